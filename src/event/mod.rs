@@ -1,0 +1,139 @@
+//! Everything that can be said while keyswap works: one enum that feeds every output.
+//!
+//! Events carry facts, not sentences for one kind of screen. No event carries a secret; free text from a host
+//! (the tail of a command's output, a reason) has passed the redactor and holds no control characters.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{HostName, HostResult, HostStatus, RunId, RunStatus, StepRef, StepStatus};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, by the controller's clock.
+    pub ts: Timestamp,
+    /// In which run.
+    pub run: RunId,
+    /// Counted from 1 without gaps within the run.
+    pub seq: u64,
+    /// On which host, where it concerns one.
+    pub host: Option<HostName>,
+    /// In which step, where it concerns one.
+    pub step: Option<StepRef>,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A run begins.
+    RunStarted {
+        /// What it is: `run`, `check`, `rollback`, `resume`.
+        command: String,
+        /// The playbook's name.
+        playbook: String,
+        /// The hosts in the order in which they will be worked on.
+        hosts: Vec<HostName>,
+        /// The number of batches.
+        batches: u32,
+    },
+    /// A host was reached, logged in to and looked at.
+    HostReady {
+        /// What the login found, in a few words: user, shell, service manager.
+        detail: String,
+    },
+    /// What a step would do on a host (`--check`), or will do.
+    StepPlanned {
+        /// `ok`: nothing to do. `changed`: it would change the host.
+        status: StepStatus,
+        /// What would change, in a few words.
+        detail: String,
+        /// Lines of a diff: fingerprints, modes, owners and the one env key only.
+        diff: Vec<String>,
+    },
+    /// A batch begins.
+    BatchStarted {
+        /// Counted from 1.
+        batch: u32,
+        /// How many there are.
+        of: u32,
+        /// Its hosts.
+        hosts: Vec<HostName>,
+    },
+    /// A batch is settled.
+    BatchFinished {
+        /// Counted from 1.
+        batch: u32,
+        /// How many there are.
+        of: u32,
+        /// Hosts of the run that are settled, so far.
+        hosts_done: u32,
+        /// Hosts of the run.
+        hosts_total: u32,
+    },
+    /// A step begins on a host, or for a batch or the run when the event names no host.
+    StepStarted,
+    /// A long step lives: what it waits for.
+    StepProgress {
+        /// In a few words.
+        detail: String,
+    },
+    /// A step ended.
+    StepFinished {
+        /// How.
+        status: StepStatus,
+        /// In a few words; on failure the reason.
+        detail: String,
+        /// Milliseconds since it began.
+        elapsed_ms: u64,
+    },
+    /// A host is being rolled back.
+    UndoStarted {
+        /// Why.
+        reason: String,
+    },
+    /// One act was taken back, or was found to need no taking back.
+    UndoFinished {
+        /// `changed`: put back. `ok`: nothing to put back. `failed`: not put back. `skipped`: what it needs failed.
+        status: StepStatus,
+        /// In a few words.
+        detail: String,
+    },
+    /// A host's part is over.
+    HostFinished {
+        /// How it stands, in full.
+        result: HostResult,
+    },
+    /// Something that the operator should know.
+    Warning {
+        /// One line.
+        message: String,
+    },
+    /// The run is over. Always the last event.
+    RunFinished {
+        /// How.
+        status: RunStatus,
+        /// The exit code that goes with it.
+        exit_code: u8,
+        /// Every host.
+        hosts: Vec<HostResult>,
+    },
+}
+
+impl EventKind {
+    /// The status word that goes with the event, where it has one.
+    #[must_use]
+    pub fn status(&self) -> Option<&'static str> {
+        match self {
+            Self::StepPlanned { status, .. }
+            | Self::StepFinished { status, .. }
+            | Self::UndoFinished { status, .. } => Some(status.as_str()),
+            Self::HostFinished { result } => Some(HostStatus::as_str(result.status)),
+            Self::RunFinished { status, .. } => Some(status.as_str()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The journal of a run: appended, synced, chained by hash, folded.

@@ -1,0 +1,1 @@
+//! TOML files to a checked model: every error with its place.

@@ -1,0 +1,3 @@
+//! The `keyswap` program.
+
+fn main() {}

@@ -1,0 +1,147 @@
+//! The inventory after it was read, merged and checked: what is known of each host.
+
+use std::collections::BTreeMap;
+
+use camino::Utf8PathBuf;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::{HostName, SecretSource};
+
+/// Variables of a host, a group or the command line.
+pub type Vars = BTreeMap<String, serde_json::Value>;
+
+/// All hosts, in the order in which the inventory names them, with every group and default applied.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The hosts by name.
+    pub hosts: IndexMap<HostName, Host>,
+    /// The groups by name, members expanded (ranges written out, groups in groups resolved), in file order.
+    pub groups: IndexMap<String, Group>,
+    /// Names for fingerprints: `[known.NAME]`.
+    pub known: BTreeMap<String, KnownCredential>,
+    /// The servers of this environment: `[services.…]`.
+    pub services: Services,
+    /// The approval that every run against this inventory needs, if any.
+    pub approval: Option<ApprovalPolicy>,
+}
+
+/// A group's members, expanded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Members in order, without duplicates.
+    pub hosts: Vec<HostName>,
+}
+
+/// One host: how to reach it, and its variables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// The inventory's name.
+    pub name: HostName,
+    /// How to reach it and log in.
+    pub connection: Connection,
+    /// Its variables: the host's own over its groups' over the defaults.
+    pub vars: Vars,
+}
+
+/// How a host is reached. It holds references to keys, never a key or a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// DNS name or IP address.
+    pub address: String,
+    /// TCP port; 22 by default.
+    pub port: u16,
+    /// The login user.
+    pub user: String,
+    /// Hosts to go through, first hop first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jump: Vec<Jump>,
+    /// Private key files to try, in order. Empty: the agent, then the usual names under `~/.ssh`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity_files: Vec<Utf8PathBuf>,
+    /// `known_hosts` files, user's first. Empty: `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_hosts: Vec<Utf8PathBuf>,
+    /// Pinned host keys (`ssh-ed25519 AAAA…`); when there are any, only these are accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<String>,
+    /// How to become root there.
+    #[serde(rename = "become")]
+    pub become_method: Become,
+    /// Limit for TCP connect, key exchange and login together, per hop, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Where keyswap keeps its state on the host, if not in the usual place (`/var/lib/keyswap`, or
+    /// `~/.local/state/keyswap` without escalation).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<super::RemotePath>,
+}
+
+/// One hop on the way to a host, itself a whole connection without hops of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jump {
+    /// What the inventory calls the hop.
+    pub name: String,
+    /// How to reach it from the hop before.
+    pub connection: Connection,
+}
+
+/// How to gain root on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Become {
+    /// Stay the login user.
+    #[default]
+    None,
+    /// Through `sudo`.
+    Sudo,
+    /// Through `doas`.
+    Doas,
+}
+
+/// A name for a credential's fingerprint: `[known.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownCredential {
+    /// At least the first 12 hex digits, as written.
+    pub fingerprint: String,
+    /// Others use it too: a host that holds it has drifted.
+    pub shared: bool,
+}
+
+/// The servers that belong to an environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// `[services.infisical]`.
+    pub infisical: Option<Service>,
+    /// `[services.forge]`.
+    pub forge: Option<Service>,
+}
+
+/// A server and how to log in there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Base address; `http` only to loopback.
+    pub url: String,
+    /// A private CA's certificates (PEM), added to the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<Utf8PathBuf>,
+    /// Where a bearer token comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SecretSource>,
+    /// Infisical Universal Auth: the client id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Infisical Universal Auth: where the client secret comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<SecretSource>,
+}
+
+/// Who must sign a plan before it may run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalPolicy {
+    /// How many different signers.
+    pub required: u32,
+    /// OpenSSH's `allowed_signers` file.
+    pub allowed_signers: Utf8PathBuf,
+    /// How long an approval holds, in seconds.
+    pub valid_seconds: u64,
+}

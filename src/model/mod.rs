@@ -1,0 +1,21 @@
+//! Plain data: names, ids, the inventory, the playbook, fingerprints, outcomes. No I/O happens here.
+
+mod fingerprint;
+mod inventory;
+mod name;
+mod outcome;
+mod path;
+mod playbook;
+
+pub use fingerprint::{Fingerprint, ParseFingerprintError};
+pub use inventory::{
+    ApprovalPolicy, Become, Connection, Group, Host, Inventory, Jump, KnownCredential, Service, Services, Vars,
+};
+pub use name::{BadName, HostName, RunId};
+pub use outcome::{CredentialState, HostResult, HostStatus, RunStatus, StepStatus};
+pub use path::{BadPath, RemotePath};
+pub use playbook::{
+    Action, Approve, AssertNotStored, Backup, BatchSize, Command, CommandLine, Drain, EnvFormat, Http, OnFailure, Once,
+    Place, Point, Prove, Reaches, Restart, RestartHow, Restore, Rollout, SecretName, SecretSource, Step, StepRef,
+    VerifyPublish, Wait, WaitFor,
+};

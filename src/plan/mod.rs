@@ -1,0 +1,1 @@
+//! Playbook and facts to a plan; pure.

@@ -1,0 +1,1 @@
+//! Targets: SSH, the privileged shell, and the `Host` trait in front of them.

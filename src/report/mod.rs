@@ -1,0 +1,1 @@
+//! Folds of events for people and programs.

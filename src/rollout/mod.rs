@@ -1,0 +1,1 @@
+//! Batches, failure budget, scope of the rollback.

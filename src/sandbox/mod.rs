@@ -1,0 +1,1 @@
+//! Throw-away runner hosts and stand-in services for `demo`, `sandbox` and the tests.

@@ -1,0 +1,1 @@
+//! HTTP clients: the forge and Infisical. `reqwest` is used nowhere else.

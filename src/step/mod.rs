@@ -1,0 +1,1 @@
+//! What each action looks at, does, checks and takes back.
