@@ -1,1 +1,5 @@
 //! Targets: SSH, the privileged shell, and the `Host` trait in front of them.
+
+mod pipe;
+
+pub use pipe::{Exit, Lost, Pipe};
