@@ -1,5 +1,68 @@
 //! Targets: SSH, the privileged shell, and the `Host` trait in front of them.
+//!
+//! Everything above this room speaks to a target in [`Op`]s and [`Answer`]s; nothing above it knows a shell, a frame or
+//! an SSH type. Invariant: a lost link is [`CallError::Lost`], "unknown", and never a failure of the operation.
 
+mod answer;
+mod op;
 mod pipe;
+pub mod shell;
+mod undo;
 
+use futures_util::future::BoxFuture;
+
+pub use answer::{
+    Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact, HostFacts,
+    NowFact, ServiceFact, Undone, UndoneRecord,
+};
+pub use op::{Act, EnvEdit, HostCondition, Op, Pointer, Probe, Target};
 pub use pipe::{Exit, Lost, Pipe};
+pub use undo::{FileBefore, UndoRecord, in_undo_order};
+
+/// A target that is logged in to.
+pub trait Host: Send {
+    /// Sends one operation and waits for its answer. `data` is what a `place` writes; it is used for nothing else.
+    ///
+    /// # Errors
+    /// [`CallError::Lost`] when there was no answer; the host must then be connected to anew.
+    fn call<'a>(&'a mut self, op: &'a Op, data: Option<&'a [u8]>) -> BoxFuture<'a, Result<Answer, CallError>>;
+
+    /// Lets go of the host; never fails.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// Makes connections to targets.
+pub trait Connect: Send + Sync {
+    /// Reaches a host, checks its key, logs in, escalates and starts the privileged shell.
+    ///
+    /// # Errors
+    /// Nothing was changed on the host when this fails.
+    fn connect<'a>(&'a self, host: &'a crate::model::Host) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>>;
+}
+
+/// Why a host could not be worked on. Nothing was changed there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unreachable {
+    /// Which stage said no.
+    pub kind: UnreachableKind,
+    /// What happened, in a line.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The stage at which a host could not be worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreachableKind {
+    /// No route, refused, silent.
+    Network,
+    /// Its key is unknown, changed or revoked.
+    HostKey,
+    /// The login was refused.
+    Login,
+    /// No way to root.
+    Escalation,
+    /// The remote shell or its tools will not do.
+    Shell,
+}

@@ -1,0 +1,260 @@
+//! What a target answers, typed.
+
+use super::Lost;
+use crate::model::Fingerprint;
+
+/// What the host said to one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`super::Op::Hello`].
+    Hello(HostFacts),
+    /// To [`super::Op::Look`]: one for each probe.
+    Facts(Vec<Fact>),
+    /// The host is prepared, taken over, or committed.
+    Done,
+    /// To an act.
+    Acted(Acted),
+    /// To [`super::Op::Undo`].
+    Undone(Undone),
+    /// To [`super::Op::Now`].
+    Now(Vec<NowFact>),
+}
+
+/// What a host is and has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostFacts {
+    /// The user that the shell runs as.
+    pub uid: u32,
+    /// The login user.
+    pub login: String,
+    /// `sh` or `bash`.
+    pub shell: String,
+    /// The operating system's own name for itself.
+    pub os: String,
+    /// `/etc/machine-id`, or `-`.
+    pub machine: String,
+    /// The start of the boot id.
+    pub boot: String,
+    /// The state directory.
+    pub state_dir: String,
+    /// The phase of the host's state, `none` before the first run.
+    pub phase: String,
+    /// The run that the state names.
+    pub run: String,
+    /// Programs that keyswap needs and that are missing.
+    pub missing: Vec<String>,
+    /// Optional programs that are there.
+    pub have: Vec<String>,
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// To [`super::Probe::File`].
+    File(FileFact),
+    /// To [`super::Probe::Env`].
+    Env(EnvFact),
+    /// To [`super::Probe::Service`].
+    Service(ServiceFact),
+    /// To [`super::Probe::Backups`], oldest first.
+    Backups(Vec<BackupFact>),
+    /// The probe says no: the step could not be done here.
+    Refused(Failure),
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFact {
+    /// Its path, links resolved.
+    pub path: String,
+    /// Content, owner, mode; `None`: absent.
+    pub before: Option<super::FileBefore>,
+    /// The credential's fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+    /// The owner that the step wants.
+    pub want_uid: u32,
+    /// The group that the step wants.
+    pub want_gid: u32,
+}
+
+/// An environment file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvFact {
+    /// Its path, links resolved.
+    pub path: String,
+    /// As it is; `None`: absent.
+    pub before: Option<super::FileBefore>,
+    /// The directory that must be made first.
+    pub mkdir: Option<String>,
+    /// What each edit would change.
+    pub edits: Vec<EditFact>,
+}
+
+/// What an edit would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EditFact {
+    /// Lines that set the key now.
+    pub count: u32,
+    /// The key's present value, if it is a plain path; `(not shown)` for anything else.
+    pub old: Option<String>,
+    /// Lines that set a key which is to be taken out.
+    pub gone: u32,
+    /// SHA-256 (hex) of the file after this edit and those before it.
+    pub post: String,
+}
+
+/// A runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFact {
+    /// Whether it is up.
+    pub active: Active,
+    /// Its main process; `None` when it cannot be told.
+    pub pid: Option<u32>,
+    /// The files of an earlier run are younger than its process: it was never restarted on them.
+    pub stale: bool,
+    /// Whether its process has the pointer; `None` when that was not looked at.
+    pub pointed: Option<bool>,
+    /// The service manager's words.
+    pub detail: String,
+}
+
+/// Whether a runner is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Active {
+    /// It is.
+    Yes,
+    /// It is stopped.
+    No,
+    /// It crash-loops.
+    Looping,
+    /// The service manager does not know it.
+    Missing,
+    /// There is no way to tell.
+    Unknown,
+}
+
+/// A named backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupFact {
+    /// Its name; names sort by age.
+    pub id: String,
+    /// SHA-256 (hex) of its content.
+    pub sha: String,
+    /// The credential's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// A `restore` has put it back before.
+    pub restored: bool,
+}
+
+/// How an act ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Acted {
+    /// The wanted state was there already.
+    pub already: bool,
+    /// The runner was stopped and was left stopped.
+    pub left_stopped: bool,
+    /// The runner's process could not be found, so it was not checked.
+    pub process_unchecked: bool,
+    /// The end of a command's output.
+    pub output: String,
+}
+
+/// How an undo went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    /// Each record.
+    pub records: Vec<UndoneRecord>,
+    /// Whether the host is wholly old.
+    pub clean: bool,
+}
+
+/// How one record of an undo went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndoneRecord {
+    /// The record's kind.
+    pub kind: String,
+    /// The step.
+    pub step: u32,
+    /// `ok`, `changed`, `failed` or `skipped`.
+    pub status: crate::model::StepStatus,
+    /// In a few words.
+    pub message: String,
+    /// The command that removes the obstacle, if the host knows one.
+    pub fix: Option<String>,
+}
+
+/// What a credential file holds now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NowFact {
+    /// Its path.
+    pub path: String,
+    /// `None`: absent.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Why an operation did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No answer: whether it happened is unknown.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The host said no, and why.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// A host's no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The kind.
+    pub class: FailClass,
+    /// The reason, from the host, bounded and on one line.
+    pub message: String,
+    /// A command that removes the obstacle.
+    pub fix: Option<String>,
+}
+
+/// Kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailClass {
+    /// The host is not as the operation expects: somebody else changed it.
+    Conflict,
+    /// The host will not do it.
+    Refused,
+    /// Something is not there.
+    Missing,
+    /// The disk would not take it.
+    Write,
+    /// The runner did not come up as it should.
+    Service,
+    /// A command failed.
+    Command,
+    /// It took too long.
+    Timeout,
+    /// Another run holds the host.
+    Held,
+    /// This session no longer holds the host.
+    Fenced,
+    /// The library itself failed.
+    Broken,
+}
+
+impl FailClass {
+    /// The class of a host's word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "conflict" => Self::Conflict,
+            "refused" => Self::Refused,
+            "missing" => Self::Missing,
+            "write" => Self::Write,
+            "service" => Self::Service,
+            "command" => Self::Command,
+            "timeout" => Self::Timeout,
+            "held" => Self::Held,
+            "fenced" => Self::Fenced,
+            _ => Self::Broken,
+        }
+    }
+}

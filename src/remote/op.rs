@@ -1,0 +1,221 @@
+//! What a target can be asked, as data.
+//!
+//! An operation is one round trip. Operations that change something name the run, and are refused by the host unless this
+//! session holds it for that run. Each of them may be sent twice: the host looks first, acts only on the state that the
+//! operation expects, and answers "already" when it finds the state that the operation wants.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::UndoRecord;
+use crate::model::{EnvFormat, RemotePath, RestartHow, RunId};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// What the host is and has.
+    Hello,
+    /// How things stand; changes nothing. One answer a probe, in order.
+    Look(Vec<Probe>),
+    /// Keep the preimages and the undo, take the host for the run, set the stages.
+    Prepare {
+        /// The run.
+        run: RunId,
+        /// Who runs it and from where, for a second operator's eyes.
+        owner: String,
+        /// The way back, in its order.
+        undo: Vec<UndoRecord>,
+    },
+    /// Take the host for the run again after the link was lost; the old session is fenced.
+    Takeover {
+        /// The run.
+        run: RunId,
+    },
+    /// One step's act.
+    Act {
+        /// The run.
+        run: RunId,
+        /// The head of the journal's chain.
+        head: String,
+        /// The step, counted from 1.
+        step: u32,
+        /// What to do.
+        act: Act,
+    },
+    /// A command that changes nothing.
+    Peek {
+        /// For `sh -c`.
+        script: String,
+        /// Its limit.
+        limit: Duration,
+    },
+    /// Wait for a condition.
+    Wait {
+        /// The condition.
+        until: HostCondition,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Everything is as the run should leave it: the host is new.
+    Commit {
+        /// The run.
+        run: RunId,
+        /// The head of the journal's chain.
+        head: String,
+    },
+    /// Take the run back: the host is old, or dirty.
+    Undo {
+        /// The run.
+        run: RunId,
+        /// The head of the journal's chain.
+        head: String,
+        /// The longest that its parts may take together.
+        limit: Duration,
+    },
+    /// What the run's credential files hold now.
+    Now {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// What to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A file: content by digest, owner, mode; whether it could be replaced.
+    File {
+        /// Its path.
+        path: RemotePath,
+        /// The owner that it shall have; `None`: as it is.
+        owner: Option<String>,
+        /// The group that it shall have.
+        group: Option<String>,
+    },
+    /// An environment file, and its digest after each of the edits.
+    Env {
+        /// Its path.
+        path: RemotePath,
+        /// How it is written.
+        format: EnvFormat,
+        /// The edits, in order.
+        edits: Vec<EnvEdit>,
+    },
+    /// A runner: up or not, its process, whether that has the pointer.
+    Service {
+        /// Which.
+        how: RestartHow,
+        /// The pointer that its process should have, if that is to be looked at.
+        pointer: Option<Pointer>,
+    },
+    /// The named backups of a file.
+    Backups {
+        /// Its path.
+        path: RemotePath,
+    },
+}
+
+/// One key of an environment file is set, others are taken out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvEdit {
+    /// The variable.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Variables to take out.
+    pub remove: Vec<String>,
+}
+
+/// A variable in a process's environment, and what the file that it names must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// The variable.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// SHA-256 (hex) of the content behind it, as the process sees it; `None`: not checked.
+    pub content: Option<String>,
+}
+
+/// What a file is to become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its path, links resolved.
+    pub path: RemotePath,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// SHA-256 (hex) of what it must hold before; `None`: it must be absent.
+    pub pre: Option<String>,
+    /// SHA-256 (hex) of what it will hold.
+    pub post: String,
+}
+
+/// What a step does on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// Keep a named backup.
+    Backup {
+        /// The file.
+        path: RemotePath,
+        /// SHA-256 (hex) of what it holds.
+        sha: String,
+        /// Its fingerprint (hex): without one trailing line end.
+        fingerprint: String,
+        /// The backup's name.
+        id: String,
+    },
+    /// Write the operation's data into a file.
+    Place(Target),
+    /// Put a named backup back.
+    Restore {
+        /// The file.
+        target: Target,
+        /// The backup's name.
+        backup: String,
+    },
+    /// Edit an environment file.
+    Point {
+        /// The file.
+        target: Target,
+        /// How it is written.
+        format: EnvFormat,
+        /// The edit.
+        edit: EnvEdit,
+    },
+    /// Restart the runner and look at its process.
+    Restart {
+        /// Which.
+        how: RestartHow,
+        /// Whether it was up before the run.
+        was_up: bool,
+        /// How long the new process must live.
+        healthy: Duration,
+        /// The limit for the restart itself.
+        timeout: Duration,
+        /// What the new process must have.
+        pointer: Option<Pointer>,
+    },
+    /// Run a command; never twice.
+    Command {
+        /// For `sh -c`.
+        script: String,
+        /// Its limit.
+        limit: Duration,
+    },
+}
+
+/// What a host can wait for by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostCondition {
+    /// A file is there.
+    Path(RemotePath),
+    /// Somebody listens on a TCP port of the loopback address.
+    Port(u16),
+    /// A command exits 0.
+    Command(String),
+}

@@ -1,0 +1,280 @@
+//! [`Host`] over the privileged shell: operations to calls of the library, its lines to answers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::parse;
+use super::quote::call;
+use super::{Shell, ShellError};
+use crate::model::{EnvFormat, RestartHow};
+use crate::remote::{
+    Act, Answer, CallError, EnvEdit, FailClass, Failure, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
+    Probe, Target, UndoRecord,
+};
+
+/// What a request may take beyond the limits of what it starts: slow disks, a loaded machine.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// A target behind its privileged shell.
+pub struct ShellHost {
+    shell: Option<Shell>,
+}
+
+impl ShellHost {
+    /// Starts the shell on `pipe` and asks what the host is. `state_dir` overrides the usual place of its state.
+    ///
+    /// # Errors
+    /// When the shell does not start, or lacks a tool that it needs.
+    pub async fn start(pipe: Box<dyn Pipe>, state_dir: Option<&str>, limit: Duration) -> Result<Self, ShellError> {
+        let shell = Shell::start(pipe, state_dir, limit).await?;
+        Ok(Self { shell: Some(shell) })
+    }
+
+    /// Asks what the host is.
+    ///
+    /// # Errors
+    /// As [`Host::call`].
+    pub async fn hello(&mut self) -> Result<HostFacts, CallError> {
+        match self.call(&Op::Hello, None).await? {
+            Answer::Hello(facts) => Ok(facts),
+            _ => Err(broken("hello was not answered")),
+        }
+    }
+
+    async fn ask(&mut self, body: &str, data: &[u8], limit: Duration) -> Result<Vec<parse::Line>, CallError> {
+        let Some(shell) = self.shell.as_mut() else {
+            return Err(CallError::Lost(Lost { reason: "the connection was lost before".to_owned() }));
+        };
+        match shell.request(body, data, limit).await {
+            Ok((status, text)) => parse::lines(status, &text),
+            Err(error) => {
+                // The shell may be anywhere now; nothing more is asked of it.
+                if let Some(shell) = self.shell.take() {
+                    shell.close().await;
+                }
+                Err(CallError::Lost(Lost { reason: error.to_string() }))
+            }
+        }
+    }
+}
+
+fn broken(message: &str) -> CallError {
+    CallError::Failed(Failure { class: FailClass::Broken, message: message.to_owned(), fix: None })
+}
+
+impl Host for ShellHost {
+    fn call<'a>(&'a mut self, op: &'a Op, data: Option<&'a [u8]>) -> BoxFuture<'a, Result<Answer, CallError>> {
+        Box::pin(async move {
+            let request = request(op);
+            let data = data.unwrap_or(&request.data);
+            let lines = self.ask(&request.body, data, request.limit + MARGIN).await?;
+            parse::answer(op, &lines)
+        })
+    }
+
+    fn close(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Some(shell) = self.shell.take() {
+                shell.close().await;
+            }
+        })
+    }
+}
+
+/// One request: a line of calls, what goes to its standard input, and what it may take.
+struct Request {
+    body: String,
+    data: Vec<u8>,
+    limit: Duration,
+}
+
+fn request(op: &Op) -> Request {
+    let mut data = Vec::new();
+    let mut limit = Duration::from_secs(30);
+    let body = match op {
+        Op::Hello => "ks_hello".to_owned(),
+        Op::Look(probes) => {
+            limit += Duration::from_secs(30) * u32::try_from(probes.len()).unwrap_or(u32::MAX);
+            probes.iter().enumerate().map(|(n, probe)| probe_call(n, probe)).collect::<Vec<_>>().join("; ")
+        }
+        Op::Prepare { run, owner, undo } => {
+            data = undo_text(undo).into_bytes();
+            call("ks_prepare", [run.as_str(), owner])
+        }
+        Op::Takeover { run } => call("ks_arm", [run.as_str(), "0"]),
+        Op::Act { run, head, step, act } => {
+            let (words, most) = act_words(*step, act);
+            limit += most;
+            let own = call("ks_own", [run.as_str(), head]);
+            format!("{own}; {words}")
+        }
+        Op::Peek { script, limit: most } => {
+            limit += *most;
+            call("ks_peek", [seconds(*most).as_str(), script])
+        }
+        Op::Wait { until, limit: most } => {
+            limit += *most + Duration::from_secs(30);
+            let (kind, word) = match until {
+                HostCondition::Path(path) => ("path", path.as_str().to_owned()),
+                HostCondition::Port(port) => ("port", port.to_string()),
+                HostCondition::Command(script) => ("command", script.clone()),
+            };
+            call("ks_wait", [seconds(*most).as_str(), kind, &word])
+        }
+        Op::Commit { run, head } => call("ks_commit", [run.as_str(), head]),
+        Op::Undo { run, head, limit: most } => {
+            limit += *most;
+            call("ks_undo", [run.as_str(), head])
+        }
+        Op::Now { run } => call("ks_now", [run.as_str()]),
+    };
+    Request { body, data, limit }
+}
+
+/// Whole seconds, at least one, for `timeout`.
+fn seconds(limit: Duration) -> String {
+    limit.as_secs().max(1).to_string()
+}
+
+fn hundredths(time: Duration) -> String {
+    (time.as_millis() / 10).to_string()
+}
+
+fn probe_call(n: usize, probe: &Probe) -> String {
+    let n = n.to_string();
+    match probe {
+        Probe::File { path, owner, group } => {
+            let (owner, group) = (owner.as_deref().unwrap_or("-"), group.as_deref().unwrap_or("-"));
+            call("ks_probe", [&n, "ks_look_file", &n, path.as_str(), owner, group])
+        }
+        Probe::Env { path, format, edits } => {
+            let removes: Vec<String> = edits.iter().map(|edit| edit.remove.join(" ")).collect();
+            let mut words = vec![n.as_str(), "ks_look_env", &n, path.as_str(), format_word(*format)];
+            for (edit, remove) in edits.iter().zip(&removes) {
+                words.extend([edit.key.as_str(), &edit.value, remove]);
+            }
+            call("ks_probe", words)
+        }
+        Probe::Service { how, pointer } => {
+            let [kind, a, b, _] = service_words(how);
+            let [key, value, content] = pointer_words(pointer.as_ref());
+            call("ks_probe", [&n, "ks_look_service", &n, kind, a, b, key, value, content])
+        }
+        Probe::Backups { path } => call("ks_probe", [&n, "ks_look_backups", &n, path.as_str()]),
+    }
+}
+
+fn format_word(format: EnvFormat) -> &'static str {
+    match format {
+        EnvFormat::Dotenv => "dotenv",
+        EnvFormat::SystemdDropin => "dropin",
+    }
+}
+
+/// Kind, two words that name the runner, and the operator's restart command.
+fn service_words(how: &RestartHow) -> [&str; 4] {
+    match how {
+        RestartHow::Systemd { unit } => ["systemd", unit, "-", "-"],
+        RestartHow::Docker { container } => ["docker", container, "-", "-"],
+        RestartHow::Compose { file, service } => ["compose", file.as_str(), service, "-"],
+        RestartHow::Command { command, check, pid_file } => {
+            ["command", check.as_deref().unwrap_or("-"), pid_file.as_ref().map_or("-", |path| path.as_str()), command]
+        }
+    }
+}
+
+fn pointer_words(pointer: Option<&Pointer>) -> [&str; 3] {
+    match pointer {
+        Some(pointer) => [&pointer.key, &pointer.value, pointer.content.as_deref().unwrap_or("-")],
+        None => ["-", "-", "-"],
+    }
+}
+
+/// The calls of an act, and what the programs that it starts may take.
+fn act_words(step: u32, act: &Act) -> (String, Duration) {
+    let step = step.to_string();
+    let none = Duration::ZERO;
+    let write = |function: &str, target: &Target, rest: &[&str]| {
+        let mode = format!("{:o}", target.mode);
+        let (uid, gid) = (target.uid.to_string(), target.gid.to_string());
+        let pre = target.pre.as_deref().unwrap_or("absent");
+        let mut words = vec![step.as_str(), target.path.as_str(), &mode, &uid, &gid, pre, &target.post];
+        words.extend_from_slice(rest);
+        call(function, words)
+    };
+    match act {
+        Act::Backup { path, sha, fingerprint, id } => {
+            (call("ks_backup", [&step, path.as_str(), sha, fingerprint, id]), none)
+        }
+        Act::Place(target) => (write("ks_place", target, &[]), none),
+        Act::Restore { target, backup } => (write("ks_restore", target, &[backup]), none),
+        Act::Point { target, format, edit: EnvEdit { key, value, remove } } => {
+            (write("ks_point", target, &[format_word(*format), key, value, &remove.join(" ")]), none)
+        }
+        Act::Restart { how, was_up, healthy, timeout, pointer } => {
+            let [kind, a, b, command] = service_words(how);
+            let [key, value, content] = pointer_words(pointer.as_ref());
+            let was = if *was_up { "yes" } else { "no" };
+            let (hold, limit) = (hundredths(*healthy), seconds(*timeout));
+            let words = call("ks_restart", [&step, was, &hold, &limit, kind, a, b, command, key, value, content]);
+            (words, *timeout + *healthy + Duration::from_secs(90))
+        }
+        Act::Command { script, limit } => (call("ks_command", [&step, seconds(*limit).as_str(), script]), *limit),
+    }
+}
+
+/// The host's list of the way back (`saga.sh` says what its lines mean).
+fn undo_text(records: &[UndoRecord]) -> String {
+    let mut text = String::new();
+    for record in records {
+        let step = record.step().to_string();
+        let line = match record {
+            UndoRecord::File { path, before, post, .. } => {
+                let meta = meta_words(Some(before));
+                call(
+                    "file",
+                    [&step, path.as_str()].into_iter().chain(meta.iter().map(String::as_str)).chain([post.as_str()]),
+                )
+            }
+            UndoRecord::Env { path, before, format, keys, posts, .. } => {
+                let meta = meta_words(before.as_ref());
+                let (keys, posts) = (keys.join(" "), posts.join(" "));
+                let head = [step.as_str(), path.as_str()];
+                let tail = [format_word(*format), keys.as_str(), posts.as_str()];
+                call("env", head.into_iter().chain(meta.iter().map(String::as_str)).chain(tail))
+            }
+            UndoRecord::Command { script, limit, .. } => call("command", [&step, seconds(*limit).as_str(), script]),
+            UndoRecord::Service { how, was_up, healthy, timeout, .. } => {
+                let [kind, a, b, command] = service_words(how);
+                let was = if *was_up { "yes" } else { "no" };
+                let (hold, limit) = (hundredths(*healthy), seconds(*timeout));
+                call("service", [&step, was, &hold, &limit, kind, a, b, command])
+            }
+            UndoRecord::Remove { path, post, .. } => call("remove", [&step, path.as_str(), post]),
+            UndoRecord::Rmdir { path, .. } => call("rmdir", [&step, path.as_str()]),
+            UndoRecord::Backup { id, .. } => call("backup", [step.as_str(), id]),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text.push_str("end\n");
+    text
+}
+
+fn meta_words(before: Option<&crate::remote::FileBefore>) -> [String; 5] {
+    match before {
+        Some(file) => [
+            file.sha.clone(),
+            file.uid.to_string(),
+            file.gid.to_string(),
+            format!("{:o}", file.mode),
+            file.size.to_string(),
+        ],
+        None => ["absent".to_owned(), "0".to_owned(), "0".to_owned(), "0".to_owned(), "0".to_owned()],
+    }
+}
+
+/// Fields of a line, by key.
+pub(super) type Fields = HashMap<String, String>;

@@ -1,0 +1,156 @@
+# shellcheck shell=dash
+# base.sh - words, answers and bounded commands for the library that runs on a target.
+#
+# Every function is called inside the subshell of one request, so `exit` ends that request and nothing else.
+# An answer is a line: a tag, then TAB-separated key=value fields. `local` is used because dash, bash and
+# busybox ash all have it.
+
+LC_ALL=C
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+unset ENV BASH_ENV CDPATH HISTFILE GLOBIGNORE
+IFS=' 	
+'
+KS_NL='
+'
+KS_TAB='	'
+umask 077
+set -f
+ulimit -c 0 2>/dev/null
+
+# ks_say TAG [KEY VALUE]...: one line of the answer.
+ks_say() {
+  local line
+  line=$1
+  shift
+  while [ $# -ge 2 ]; do
+    case $2 in
+      *"$KS_NL"* | *"$KS_TAB"*) line="$line$KS_TAB$1=(unprintable)" ;;
+      *) line="$line$KS_TAB$1=$2" ;;
+    esac
+    shift 2
+  done
+  printf '%s\n' "$line"
+}
+
+# ks_die CLASS MESSAGE [KEY VALUE]...: the request failed. The classes are those of remote::FailClass.
+ks_die() {
+  local class message
+  class=$1
+  message=$2
+  shift 2
+  ks_say fail class "$class" message "$message" "$@"
+  exit 1
+}
+
+# ks_uptime: sets KS_UP to the host's uptime in hundredths of a second. No fork, no wall clock.
+ks_uptime() {
+  local up rest
+  # shellcheck disable=SC2034
+  read -r up rest </proc/uptime
+  KS_UP=${up%.*}${up#*.}
+  while :; do case $KS_UP in 0?*) KS_UP=${KS_UP#0} ;; *) break ;; esac done
+}
+
+# ks_boot: sets KS_BOOT to the start of the boot id.
+ks_boot() {
+  read -r KS_BOOT <"${KS_BOOT_FILE:-/proc/sys/kernel/random/boot_id}"
+  KS_BOOT=${KS_BOOT%%-*}
+}
+
+# ks_pid PID: sets KS_STATE, KS_PARENT, KS_SID and KS_START (in clock ticks since boot) of a process; fails when there is none.
+ks_pid() {
+  local line
+  { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+  line=${line##*) }
+  # shellcheck disable=SC2086
+  set -- $line
+  KS_STATE=$1
+  KS_PARENT=$2
+  KS_SID=$4
+  shift 19
+  KS_START=$1
+}
+
+# ks_alive PID START: the very process still runs.
+ks_alive() {
+  ks_pid "$1" && [ "$KS_START" = "$2" ] && [ "$KS_STATE" != Z ] && [ "$KS_STATE" != X ]
+}
+
+# ks_me: sets KS_ME to PID-START-SESSION of this shell. SESSION is 0 unless the session was made for us, as sshd does: its
+# leader is this shell or the sudo or login shell above it.
+ks_me() {
+  local pid rest start sid
+  # shellcheck disable=SC2034
+  read -r pid rest </proc/self/stat
+  ks_pid "$pid"
+  start=$KS_START sid=0
+  for rest in 1 2 3; do
+    [ "$KS_SID" != "$pid" ] || { sid=$pid; break; }
+    pid=$KS_PARENT
+    ks_pid "$pid" || break
+  done
+  read -r pid rest </proc/self/stat
+  KS_ME=$pid-$start-$sid
+}
+
+# ks_ticks: sets KS_TICKS to now, in the unit of process start times. A fresh process is asked instead of
+# /proc/uptime, because containers may show an uptime of their own.
+ks_ticks() {
+  local line
+  line=$(cat /proc/self/stat)
+  line=${line##*) }
+  # shellcheck disable=SC2086
+  set -- $line
+  shift 19
+  KS_TICKS=$1
+}
+
+# ks_hex FILE: sets KS_SHA to the file's SHA-256. FILE is opened as given: use /proc/self/fd/N for a checked one.
+ks_hex() {
+  KS_SHA=$(sha256sum <"$1" 2>/dev/null) || return 1
+  KS_SHA=${KS_SHA%% *}
+  [ ${#KS_SHA} = 64 ]
+}
+
+# ks_tail TEXT: sets KS_TAIL to the last 800 bytes, on one line.
+ks_tail() {
+  KS_TAIL=$1
+  while [ ${#KS_TAIL} -gt 4096 ]; do KS_TAIL=${KS_TAIL#????????????????????????????????????????????????????????????????}; done
+  while [ ${#KS_TAIL} -gt 800 ]; do KS_TAIL=${KS_TAIL#????????}; done
+  set -f
+  # shellcheck disable=SC2086
+  set -- $KS_TAIL
+  KS_TAIL=$*
+}
+
+# ks_bounded SECONDS COMMAND...: runs a program of the system under a time limit; TERM, then KILL 5 s later.
+ks_bounded() {
+  local limit
+  limit=$1
+  shift
+  timeout -k 5 "$limit" "$@" </dev/null
+}
+
+# ks_user SECONDS DIR SCRIPT: runs an operator's command line. Its output goes through a fifo in DIR to a reader that
+# keeps the first 8 KiB and drains the rest, so that neither much output nor a daemon that keeps it open can block us.
+# Sets KS_RC (124: time limit) and KS_OUT.
+ks_user() {
+  local dir i reader
+  dir=$2/u.$$
+  rm -rf "$dir"
+  mkdir "$dir" && mkfifo "$dir/f" || ks_die write "cannot work in $2"
+  { dd bs=1024 count=8 iflag=fullblock of="$dir/o" 2>/dev/null; cat >/dev/null; : >"$dir/eof"; } <"$dir/f" >/dev/null 2>&1 &
+  reader=$!
+  timeout -k 5 "$1" sh -c "$3" </dev/null >"$dir/f" 2>&1
+  KS_RC=$?
+  i=0
+  while [ ! -e "$dir/eof" ] && [ $i -lt 30 ]; do
+    sleep 0.01
+    i=$((i + 1))
+  done
+  [ -e "$dir/eof" ] && wait "$reader"
+  KS_OUT=
+  [ ! -s "$dir/o" ] || KS_OUT=$(tr -d '\000' <"$dir/o")
+  rm -rf "$dir"
+}

@@ -1,0 +1,221 @@
+# shellcheck shell=dash
+# look.sh - reading only: what a host is, and how the things stand that a run would change.
+
+# ks_hello: what this host is and what it has.
+ks_hello() {
+  local tool have missing phase machine sh os
+  ks_boot
+  have= missing=
+  for tool in sha256sum stat mktemp sync mv dd timeout readlink chown chmod cat tail tr ln df od id; do
+    command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
+  done
+  for tool in systemctl docker docker-compose setsid systemd-run lsattr chcon setfattr crond cron; do
+    command -v "$tool" >/dev/null 2>&1 && have="$have $tool"
+  done
+  [ ! -d /run/systemd/system ] || have="$have systemd"
+  machine=-
+  # shellcheck disable=SC2015
+  [ -r /etc/machine-id ] && read -r machine </etc/machine-id || :
+  sh='sh'
+  [ -z "${BASH_VERSION:-}" ] || sh=bash
+  os=
+  while IFS= read -r phase; do
+    case $phase in PRETTY_NAME=*) os=${phase#*=}; os=${os#\"}; os=${os%\"} ;; esac
+  done </etc/os-release 2>/dev/null
+  phase=none RUN=- E=0
+  [ ! -d "$K/cas" ] || { ks_state_check; ks_cas_look && phase=$PH; }
+  ks_uptime
+  # shellcheck disable=SC2153
+  ks_say hello uid "$KS_UID" gid "$KS_GID" login "${SUDO_USER:-${DOAS_USER:-$(id -un)}}" shell "$sh" os "$os" machine "$machine" \
+    boot "$KS_BOOT" uptime "$KS_UP" state "$K" phase "$phase" run "$RUN" epoch "$E" missing "${missing# }" have "${have# }"
+}
+
+# ks_fp NAME: sets KS_FP to the fingerprint of ./NAME's content (open on descriptor 6): without one trailing line end.
+ks_fp() {
+  local cut
+  cut=0
+  case $(tail -c 2 /proc/self/fd/6 | od -An -tx1) in
+    *0d?0a) cut=2 ;;
+    *0a) cut=1 ;;
+  esac
+  if [ $cut = 0 ]; then
+    KS_FP=$KS_SHA
+  else
+    KS_FP=$(dd if=/proc/self/fd/6 bs=$((KS_SIZE - cut)) count=1 iflag=fullblock 2>/dev/null | sha256sum)
+    KS_FP=${KS_FP%% *}
+    # nothing but a line end
+    [ "$KS_SIZE" != $cut ] || KS_FP=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+  fi
+}
+
+# ks_ids OWNER GROUP: sets KS_WANT_UID and KS_WANT_GID; `-` means: unchanged, else ours.
+ks_ids() {
+  local name pass gid rest
+  case $1 in
+    -) KS_WANT_UID=${KS_OWN:-$KS_UID} ;;
+    *[!0-9]*) KS_WANT_UID=$(id -u -- "$1" 2>/dev/null) || ks_die refused "there is no user $1 on this host" ;;
+    *) KS_WANT_UID=$1 ;;
+  esac
+  case $2 in
+    -) KS_WANT_GID=${KS_GRP:-$KS_GID} ;;
+    *[!0-9]*)
+      KS_WANT_GID=
+      # shellcheck disable=SC2034
+      while IFS=: read -r name pass gid rest; do
+        [ "$name" != "$2" ] || KS_WANT_GID=$gid
+      done </etc/group
+      [ -n "$KS_WANT_GID" ] || KS_WANT_GID=$(getent group "$2" 2>/dev/null | cut -d: -f3)
+      [ -n "$KS_WANT_GID" ] || ks_die refused "there is no group $2 on this host"
+      ;;
+    *) KS_WANT_GID=$2 ;;
+  esac
+}
+
+# ks_facts PATH: enters PATH's directory and gathers KS_SHA, KS_FP, KS_OWN and so on; KS_SHA is `absent` when there is no file.
+ks_facts() {
+  local flags
+  ks_split "$1"
+  KS_SIZE=0 KS_OWN='' KS_GRP='' KS_MODE='' KS_LINKS=0 KS_FP=absent
+  ks_content "$KS_NAME"
+  KS_AT=$(readlink /proc/self/cwd)
+  KS_AT=${KS_AT%/}/$KS_NAME
+  [ "$KS_SHA" != absent ] || return 0
+  ks_fp
+  [ "$KS_LINKS" = 1 ] || ks_die refused "$KS_AT has $KS_LINKS hard links: a rename would part them"
+  ! ks_mountpoint "$KS_AT" || ks_die refused "$KS_AT is mounted by itself: it cannot be replaced by a rename"
+  flags=$(ls -ldn -- "./$KS_NAME")
+  case ${flags%% *} in *+) ks_die refused "$KS_AT has an access control list, which a replacement would lose" ;; esac
+  flags=$(lsattr -d -- "./$KS_NAME" 2>/dev/null)
+  case ${flags%% *} in *i*) ks_die refused "$KS_AT is immutable (chattr -i $KS_AT)" ;; esac
+}
+
+# ks_room: the working directory can take a new file of a few kilobytes.
+ks_room() {
+  local facts
+  ks_blocked
+  [ -z "$KS_WHY" ] || ks_die refused "cannot write in $PWD: $KS_WHY" fix "$KS_FIX"
+  facts=$(stat -c '%u' .)
+  [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $PWD, which belongs to user $facts"
+}
+
+# ks_look_file N PATH OWNER GROUP
+ks_look_file() {
+  ks_facts "$2"
+  ks_ids "$3" "$4"
+  ks_room
+  if [ "$KS_UID" != 0 ] && [ "$KS_WANT_UID" != "$KS_UID" ]; then
+    ks_die refused "only root can give $KS_AT to user $KS_WANT_UID; set become"
+  fi
+  ks_say file n "$1" path "$KS_AT" sha "$KS_SHA" fp "$KS_FP" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" \
+    want_uid "$KS_WANT_UID" want_gid "$KS_WANT_GID"
+}
+
+# ks_look_env N PATH FORMAT [KEY VALUE REMOVE]...: facts of the file, and its digest after each of the edits. A value comes
+# home only when it is a plain path: anything else may be a secret.
+ks_look_env() {
+  local n format facts post edits key value remove
+  n=$1 format=$3
+  post=${2%/*}
+  if [ "$format" = dropin ] && [ ! -d "$post" ]; then
+    ks_enter "${post%/*}"
+    ks_room
+    KS_AT=$2 KS_SHA=absent KS_SIZE=0 KS_OWN='' KS_GRP='' KS_MODE=''
+    facts=$post
+  else
+    ks_facts "$2"
+    ks_room
+    facts=-
+  fi
+  [ "$KS_SIZE" -le 262144 ] || ks_die refused "$KS_AT is too large for an environment file"
+  shift 3
+  if [ "$KS_SHA" != absent ]; then
+    [ "$(tr -d '\000' </proc/self/fd/6 | wc -c)" = "$KS_SIZE" ] || ks_die refused "$KS_AT holds NUL bytes"
+  else
+    command exec 6</dev/null
+  fi
+  ks_say env n "$n" path "$KS_AT" sha "$KS_SHA" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" mkdir "$facts"
+  edits=
+  while [ $# -ge 3 ]; do
+    key=$1 value=$2 remove=$3
+    shift 3
+    ks_env_look "$format" "$key" "$remove" </proc/self/fd/6
+    [ -z "$KS_BAD" ] || ks_die refused "$KS_AT cannot be edited by line: $KS_BAD"
+    case $KS_OLD in
+      /*[!A-Za-z0-9_@%+=:,./-]*) KS_OLD='(not shown)' ;;
+      /* | '') ;;
+      *) KS_OLD='(not shown)' ;;
+    esac
+    edits="$edits $(ks_quote "$key") $(ks_quote "$value") $(ks_quote "$remove")"
+    post=$(eval "ks_env_chain $format $edits" </proc/self/fd/6 | sha256sum)
+    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" gone "$KS_GONE" post "${post%% *}"
+  done
+}
+
+# ks_quote WORD: one word for eval. Only for words without a single quote, which keys, paths and values here never have.
+ks_quote() {
+  case $1 in *\'*) ks_die refused "a quote in $1" ;; esac
+  printf "'%s'" "$1"
+}
+
+# ks_probe N FUNCTION ARGS...: one probe; its refusal does not end the others.
+ks_probe() {
+  local n
+  n=$1
+  shift
+  ("$@") || ks_say refused n "$n"
+}
+
+# ks_stale START: files were changed after that process started, by keyswap, in this boot.
+ks_stale() {
+  local boot since
+  [ -r "$K/since" ] && read -r boot since <"$K/since" || return 1
+  ks_boot
+  [ "$boot" = "$KS_BOOT" ] && [ "$1" -lt "$since" ]
+}
+
+# ks_look_service N KIND A B KEY VALUE SHA: KEY `-`: the process's environment is not looked at.
+ks_look_service() {
+  local stale pointed
+  KS_RUN_DIR=
+  if [ "$2" = command ] && [ "$3" != - ]; then
+    KS_RUN_DIR=$(mktemp -d) || ks_die write "cannot make a temporary directory"
+  fi
+  ks_svc_state "$2" "$3" "$4"
+  [ -z "$KS_RUN_DIR" ] || rm -rf "$KS_RUN_DIR"
+  KS_START=0
+  [ "$KS_PID" = 0 ] || ks_pid "$KS_PID" || KS_START=0
+  stale=no pointed=unknown
+  if [ "$KS_START" != 0 ]; then
+    ! ks_stale "$KS_START" || stale=yes
+    if [ "$5" != - ]; then
+      pointed=no
+      if ks_proc_env "$KS_PID" "$5" && [ "$KS_VALUE" = "$6" ]; then
+        [ "$7" = - ] || { ks_proc_file "$KS_PID" "$6" && [ "$KS_SHA" = "$7" ]; } && pointed=yes
+      fi
+    fi
+  fi
+  ks_tail "$KS_DETAIL"
+  ks_say service n "$1" active "$KS_ACTIVE" pid "$KS_PID" stale "$stale" pointed "$pointed" detail "$KS_TAIL"
+}
+
+# ks_look_backups N PATH: the named backups of PATH, oldest first; and the one that was put back last.
+ks_look_backups() {
+  local d at sha fp restored
+  ks_split "$2"
+  at=$(readlink /proc/self/cwd)
+  at=${at%/}/$KS_NAME
+  [ -d "$K/backups" ] || return 0
+  ks_state_check
+  set +f
+  for d in "$K"/backups/*/; do
+    set -f
+    d=${d%/}
+    [ -r "$d/meta" ] || continue
+    { IFS= read -r KS_LINE && IFS= read -r sha && IFS= read -r fp; } <"$d/meta"
+    [ "$KS_LINE" = "$at" ] || continue
+    restored=no
+    [ ! -e "$d/restored" ] || restored=yes
+    ks_say backup n "$1" id "${d##*/}" sha "$sha" fp "$fp" restored "$restored"
+  done
+  set -f
+}

@@ -1,0 +1,328 @@
+# shellcheck shell=dash
+# saga.sh - prepare, act, commit. What an act needs to be taken back lies synced on the host before the first act.
+#
+# $K/runs/RUN/undo is data: one record a line, quoted words, in the order of the undo, the last line `end`:
+#   file STEP PATH SHA UID GID MODE SIZE POST          a file that was there
+#   env STEP PATH SHA UID GID MODE SIZE FORMAT KEYS POSTS   an environment file; SHA `absent` if there was none
+#   command STEP LIMIT SCRIPT                          the operator's way back
+#   service STEP WAS HOLD LIMIT KIND A B COMMAND       a runner; HOLD in hundredths of a second
+#   remove STEP PATH POST                              a file that was not there
+#   rmdir STEP DIR                                     a directory that we made
+#   backup STEP ID                                     a named backup that we made
+# Beside it: pre.STEP (preimages), marks of acts that began, `owner`, `head`.
+# In the destination's directory a second link to the old file, .keyswap-RUN-old.STEP, is the undo's stage: putting it
+# back needs neither space nor a free inode, and brings the very file back.
+
+# ks_note FILE TEXT: a small synced file of the run.
+ks_note() {
+  printf '%s\n' "$2" >"$KS_RUN_DIR/$1" && sync "$KS_RUN_DIR/$1" "$KS_RUN_DIR" || ks_die write "cannot write in $KS_RUN_DIR"
+}
+
+# ks_each FUNCTION: calls FUNCTION with the words of each undo record.
+ks_each() {
+  local line call
+  call=$1
+  command exec 7<"$KS_RUN_DIR/undo" || ks_die missing "$KS_RUN_DIR has no undo"
+  while IFS= read -r line <&7; do
+    [ "$line" != end ] || return 0
+    eval "$call $line"
+  done
+  ks_die refused "$KS_RUN_DIR/undo is not whole"
+}
+
+# ks_prepare RUN OWNER <UNDO: keeps the preimages, arms the host, then sets the stages.
+ks_prepare() {
+  ks_state_init
+  KS_RUN_DIR=$K/runs/$1
+  [ "$(ks_phase_of "$1")" != armed ] || ks_die held "run $1 has begun here already" run "$1"
+  mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
+  cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$2" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
+  [ "$(tail -n 1 "$KS_RUN_DIR/undo")" = end ] || ks_die write "the undo did not arrive whole"
+  ks_each ks_preimage
+  ks_ticks
+  printf '%s\n' "$KS_TICKS" >"$KS_RUN_DIR/since" || ks_die write "cannot write in $KS_RUN_DIR"
+  cd "$KS_RUN_DIR" || ks_die write "cannot enter $KS_RUN_DIR"
+  set +f
+  sync ./* . .. || ks_die write "cannot sync $KS_RUN_DIR"
+  set -f
+  ks_arm "$1" 0
+  ks_each ks_stage
+  ks_say prepared run "$1"
+}
+
+# ks_phase_of RUN: the phase of the host if RUN holds it.
+ks_phase_of() {
+  ks_cas_look && [ "$RUN" = "$1" ] && echo "$PH"
+}
+
+ks_preimage() {
+  case $1 in
+    file | env)
+      [ "$4" != absent ] || return 0
+      ks_split "$3"
+      ks_content "$KS_NAME"
+      [ "$KS_SHA $KS_OWN $KS_GRP $KS_MODE" = "$4 $5 $6 $7" ] || ks_die conflict "$3 has changed since it was looked at"
+      dd if=/proc/self/fd/6 of="$KS_RUN_DIR/pre.$2" bs=65536 2>/dev/null || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
+      ks_hex "$KS_RUN_DIR/pre.$2" && [ "$KS_SHA" = "$4" ] || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
+      ;;
+    remove)
+      ks_split "$3"
+      ! ks_lstat "$KS_NAME" || ks_die conflict "$3 has appeared since it was looked at"
+      ;;
+  esac
+}
+
+ks_stage() {
+  local stage ino
+  case $1 in file | env) ;; *) return 0 ;; esac
+  [ "$4" != absent ] || return 0
+  ks_split "$3"
+  stage=.keyswap-$KS_RUN-old.$2
+  ks_lstat "$KS_NAME" || ks_die conflict "$3 has gone since it was looked at"
+  ino=$KS_INO
+  rm -f "./$stage"
+  if ln "./$KS_NAME" "./$stage" 2>/dev/null && ks_lstat "$stage" && [ "$KS_INO" = "$ino" ]; then
+    :
+  else
+    # No hard links here: set the blocks aside instead.
+    rm -f "./$stage"
+    ks_temp ".keyswap-$KS_RUN." "$7" "$5" "$6"
+    [ "$8" = 0 ] || dd if=/dev/zero bs="$8" count=1 2>/dev/null >&5 || { rm -f "$KS_TEMP"; ks_unwritable "cannot set space aside in $PWD"; }
+    sync /proc/self/fd/5
+    mv -fT "$KS_TEMP" "./$stage" || ks_unwritable "cannot set space aside in $PWD"
+    exec 5>&-
+  fi
+  sync . || ks_unwritable "cannot sync $PWD"
+}
+
+# ks_meta UID GID MODE: the facts that ks_lstat left are these.
+ks_meta() {
+  [ "$KS_OWN $KS_GRP $KS_MODE" = "$1 $2 $3" ]
+}
+
+# ks_act_write STEP PATH MODE UID GID PRE POST FILTER...: the common part of place, point and restore. FILTER writes the new
+# content on descriptor 5; descriptor 6 is the present file.
+ks_act_write() {
+  local step path mode uid gid pre post
+  step=$1 path=$2 mode=$3 uid=$4 gid=$5 pre=$6 post=$7
+  shift 7
+  ks_split "$path"
+  ks_content "$KS_NAME"
+  if [ "$KS_SHA" = "$post" ] && ks_meta "$uid" "$gid" "$mode"; then
+    ks_say did step "$step" how already
+    return 0
+  fi
+  [ "$KS_SHA" = "$pre" ] || ks_die conflict "$path is neither as it was nor as it should be: somebody else changed it"
+  [ "$KS_SHA" != absent ] || exec 6</dev/null
+  ks_temp ".keyswap-$KS_RUN." "$mode" "$uid" "$gid"
+  "$@" || { rm -f "$KS_TEMP"; ks_unwritable "cannot write the new content of $path"; }
+  ks_seal "$KS_NAME" "$post"
+  ks_meta "$uid" "$gid" "$mode" || ks_die conflict "$path came out with other owner or mode"
+  ks_touched
+  ks_say did step "$step" how changed
+}
+
+# ks_touched: files changed just now: a process that is older has not seen them.
+ks_touched() {
+  ks_ticks
+  printf '%s %s\n' "$KS_BOOT" "$KS_TICKS" >"$K/since" || ks_die write "cannot write in $K"
+}
+
+# ks_place STEP PATH MODE UID GID PRE POST <VALUE
+ks_place() {
+  ks_act_write "$@" ks_copy_in
+}
+ks_copy_in() { cat >&5; }
+
+# ks_restore STEP PATH MODE UID GID PRE POST BACKUP: from a named backup.
+ks_restore() {
+  KS_FROM=$K/backups/$8/content
+  [ -r "$KS_FROM" ] || ks_die missing "the backup $8 is gone"
+  ks_act_write "$1" "$2" "$3" "$4" "$5" "$6" "$7" ks_copy_from
+  : >"$K/backups/$8/restored"
+}
+ks_copy_from() { cat <"$KS_FROM" >&5; }
+
+# ks_point STEP PATH MODE UID GID PRE POST FORMAT KEY VALUE REMOVE
+ks_point() {
+  KS_FORMAT=$8 KS_KEY_ARG=$9
+  local dir
+  dir=${2%/*}
+  if [ "$8" = dropin ] && [ ! -d "$dir" ]; then
+    ks_enter "${dir%/*}"
+    mkdir -m 755 "./${dir##*/}" || ks_unwritable "cannot make $dir"
+    sync .
+  fi
+  KS_VALUE_ARG=${10} KS_REMOVE_ARG=${11}
+  ks_act_write "$1" "$2" "$3" "$4" "$5" "$6" "$7" ks_edit_in
+}
+ks_edit_in() { ks_env_edit "$KS_FORMAT" "$KS_KEY_ARG" "$KS_VALUE_ARG" "$KS_REMOVE_ARG" </proc/self/fd/6 >&5; }
+
+# ks_backup STEP PATH SHA FP ID: keeps a copy that outlives the run.
+ks_backup() {
+  local dir
+  dir=$K/backups/$5
+  if [ -r "$dir/meta" ]; then
+    ks_say did step "$1" how already
+    return 0
+  fi
+  ks_split "$2"
+  ks_content "$KS_NAME"
+  [ "$KS_SHA" = "$3" ] || ks_die conflict "$2 has changed since it was looked at"
+  mkdir -p "$dir" && dd if=/proc/self/fd/6 of="$dir/content" bs=65536 2>/dev/null || ks_die write "cannot write in $K/backups"
+  ks_hex "$dir/content" && [ "$KS_SHA" = "$3" ] || ks_die write "the backup in $dir is not whole"
+  printf '%s\n%s\n%s\n%s %s %s\n' "$2" "$3" "$4" "$KS_OWN" "$KS_GRP" "$KS_MODE" >"$dir/meta.new" &&
+    sync "$dir/content" "$dir/meta.new" && mv -f "$dir/meta.new" "$dir/meta" && sync "$dir" "$K/backups" ||
+    ks_die write "cannot write in $K/backups"
+  ks_say did step "$1" how changed
+}
+
+# ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA: restarts the runner and looks at its process. What was
+# stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one.
+ks_restart() {
+  local step was hold limit kind a b command key value sha since fresh
+  step=$1 was=$2 hold=$3 limit=$4 kind=$5 a=$6 b=$7 command=$8 key=$9
+  value=${10} sha=${11}
+  if [ "$was" = no ]; then
+    ks_svc_state "$kind" "$a" "$b"
+    [ "$KS_ACTIVE" = no ] || ks_die conflict "the runner was stopped and is up now: somebody else started it"
+    ks_say did step "$step" how stopped
+    return 0
+  fi
+  fresh=
+  if [ -s "$KS_RUN_DIR/started.$step" ]; then
+    read -r since <"$KS_RUN_DIR/started.$step"
+    ks_svc_state "$kind" "$a" "$b"
+    [ "$KS_ACTIVE" = yes ] && [ "$KS_PID" != 0 ] && ks_pid "$KS_PID" && [ "$KS_START" -ge "$since" ] && fresh=1
+  else
+    ks_ticks
+    since=$KS_TICKS
+    ks_note "started.$step" "$since"
+  fi
+  if [ -z "$fresh" ]; then
+    ks_svc_do restart "$limit" "$kind" "$a" "$b" "$command"
+    if [ "$KS_RC" != 0 ]; then
+      ks_tail "$KS_OUT"
+      if [ "$KS_RC" = 124 ] || [ "$KS_RC" = 137 ]; then
+        ks_die service "the restart did not end within $limit s${KS_TAIL:+: $KS_TAIL}"
+      fi
+      ks_die service "the restart failed with status $KS_RC${KS_TAIL:+: $KS_TAIL}"
+    fi
+  fi
+  ks_svc_steady "$hold" "$kind" "$a" "$b" || ks_die service "after the restart $KS_WHY"
+  if [ "$KS_PID" = 0 ]; then
+    ks_say did step "$step" how changed process unchecked
+    return 0
+  fi
+  ks_proc_check "$KS_PID" "$KS_START" "$since" "$key" "$value" "$sha" || ks_die service "$KS_WHY"
+  ks_say did step "$step" how changed process "$KS_PID"
+}
+
+# ks_command STEP LIMIT SCRIPT: an operator's command. Started alone is unknown: it is never run a second time.
+ks_command() {
+  if [ -e "$KS_RUN_DIR/started.$1" ]; then
+    [ -e "$KS_RUN_DIR/finished.$1" ] || ks_die command "it was started before, and how it ended is not known"
+    ks_say did step "$1" how already
+    return 0
+  fi
+  ks_note "started.$1" 1
+  ks_user "$2" "$KS_RUN_DIR" "$3"
+  ks_tail "$KS_OUT"
+  [ "$KS_RC" != 124 ] || ks_die command "it did not end within $2 s${KS_TAIL:+: $KS_TAIL}"
+  [ "$KS_RC" = 0 ] || ks_die command "it exits with status $KS_RC${KS_TAIL:+: $KS_TAIL}"
+  ks_note "finished.$1" 1
+  ks_say did step "$1" how changed output "$KS_TAIL"
+}
+
+# ks_peek LIMIT SCRIPT: a command that changes nothing.
+ks_peek() {
+  KS_RUN_DIR=$(mktemp -d) || ks_die write "cannot make a temporary directory"
+  ks_user "$1" "$KS_RUN_DIR" "$2"
+  rm -rf "$KS_RUN_DIR"
+  ks_tail "$KS_OUT"
+  [ "$KS_RC" != 124 ] || ks_die timeout "it did not end within $1 s${KS_TAIL:+: $KS_TAIL}"
+  [ "$KS_RC" = 0 ] || ks_die command "it exits with status $KS_RC${KS_TAIL:+: $KS_TAIL}"
+  ks_say did how ok output "$KS_TAIL"
+}
+
+# ks_wait LIMIT KIND WORD: until a file is there, a port of the loopback address answers, or a command exits 0.
+ks_wait() {
+  local t0
+  ks_uptime
+  t0=$KS_UP
+  while :; do
+    case $2 in
+      path) [ ! -e "$3" ] || break ;;
+      port) ks_port "$3" && break ;;
+      command)
+        KS_RUN_DIR=$(mktemp -d) || ks_die write "cannot make a temporary directory"
+        ks_user 30 "$KS_RUN_DIR" "$3"
+        rm -rf "$KS_RUN_DIR"
+        [ "$KS_RC" != 0 ] || break
+        ;;
+    esac
+    ks_uptime
+    [ $((KS_UP - t0)) -lt $(($1 * 100)) ] || ks_die timeout "$2 $3 did not come within $1 s"
+    sleep 0.2
+  done
+  ks_say did how ok
+}
+
+# ks_port PORT: somebody listens on it (on 127.0.0.1, ::1 or every address).
+ks_port() {
+  local hex line n addr rest
+  hex=$(printf '%04X' "$1")
+  # shellcheck disable=SC2034
+  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | while read -r n addr rest; do
+    case $addr:$rest in
+      0100007F:"$hex":*' 0A '* | 00000000:"$hex":*' 0A '* | 00000000000000000000000000000000:"$hex":*' 0A '* | 00000000000000000000000001000000:"$hex":*' 0A '*) echo yes ;;
+    esac
+  done | grep -q yes
+}
+
+# ks_commit RUN: every file is as the run should leave it; then the host is new, and the stages go.
+ks_commit() {
+  ks_cas_look
+  if [ "$PH.$RUN" != "new.$1" ]; then
+    ks_own "$1" "$2"
+    ks_each ks_check_post
+    ks_release new "$1"
+  fi
+  KS_RUN_DIR=$K/runs/$1
+  ks_each ks_unstage
+  ks_say committed run "$1"
+}
+
+ks_check_post() {
+  local want
+  case $1 in
+    file) want=$9 ;;
+    remove) want=$4 ;;
+    env) want=${11##* } ;;
+    *) return 0 ;;
+  esac
+  ks_split "$3"
+  ks_content "$KS_NAME"
+  [ "$KS_SHA" = "$want" ] || ks_die conflict "$3 is not as the run left it"
+}
+
+ks_unstage() {
+  case $1 in file | env | remove) ;; *) return 0 ;; esac
+  ks_split "$3"
+  ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+  sync .
+}
+
+# ks_now RUN: what each credential file of the run holds.
+ks_now() {
+  KS_RUN_DIR=$K/runs/$1
+  ks_each ks_now1
+}
+
+ks_now1() {
+  case $1 in file | remove) ;; *) return 0 ;; esac
+  (
+    ks_facts "$3"
+    ks_say now path "$3" fp "$KS_FP"
+  )
+}

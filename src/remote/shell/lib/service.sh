@@ -1,0 +1,228 @@
+# shellcheck shell=dash
+# service.sh - runners under their service managers, and what their processes really hold.
+#
+# A runner is named by KIND and two words: systemd UNIT -, docker CONTAINER -, compose FILE SERVICE,
+# command CHECK PIDFILE (either may be `-`).
+
+# ks_svc_state KIND A B: sets KS_ACTIVE (yes, no, missing), KS_PID (0 when it cannot be told), KS_INV (changes with every
+# start) and KS_DETAIL.
+ks_svc_state() {
+  local line id
+  KS_ACTIVE=no KS_PID=0 KS_INV=- KS_DETAIL=
+  case $1 in
+    systemd)
+      while IFS= read -r line; do
+        case $line in
+          LoadState=*) KS_DETAIL="$KS_DETAIL ${line#*=}"; [ "${line#*=}" != not-found ] || KS_ACTIVE=missing ;;
+          ActiveState=active | ActiveState=reloading | ActiveState=activating) [ $KS_ACTIVE = missing ] || KS_ACTIVE=yes; KS_DETAIL="$KS_DETAIL ${line#*=}" ;;
+          ActiveState=*) KS_DETAIL="$KS_DETAIL ${line#*=}" ;;
+          SubState=*) KS_DETAIL="$KS_DETAIL/${line#*=}"; [ "${line#*=}" != auto-restart ] || KS_ACTIVE=loop ;;
+          MainPID=*) KS_PID=${line#*=} ;;
+          InvocationID=*) KS_INV=$KS_INV${line#*=} ;;
+          NRestarts=*) KS_INV=$KS_INV.${line#*=} ;;
+        esac
+      done <<KS_EOT
+$(ks_bounded 15 systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p InvocationID -p NRestarts -- "$2" 2>&1 || echo LoadState=not-found)
+KS_EOT
+      ;;
+    docker | compose)
+      id=$2
+      if [ "$1" = compose ]; then
+        id=$(ks_compose 30 "$2" ps -a -q "$3" 2>/dev/null | tail -n 1)
+        if [ -z "$id" ]; then
+          ks_compose 30 "$2" config --services 2>/dev/null | grep -qxF -- "$3" || { KS_ACTIVE=missing; KS_DETAIL="no service $3 in $2"; }
+          return 0
+        fi
+      fi
+      line=$(ks_bounded 30 docker inspect -f '{{.State.Running}} {{.State.Restarting}} {{.State.Pid}} {{.Id}} {{.RestartCount}} {{.State.StartedAt}}' -- "$id" 2>&1) || {
+        KS_ACTIVE=missing
+        KS_DETAIL=$line
+        return 0
+      }
+      # shellcheck disable=SC2086
+      set -- $line
+      [ "$1" != true ] || KS_ACTIVE=yes
+      [ "$2" != true ] || KS_ACTIVE=loop
+      KS_PID=$3 KS_INV=$4.$5.$6
+      KS_DETAIL="running=$1 restarts=$5"
+      ;;
+    command)
+      if [ "$3" != - ]; then
+        if [ -r "$3" ] && read -r line <"$3" && case $line in '' | *[!0-9]*) false ;; esac && ks_pid "$line" && [ "$KS_STATE" != Z ]; then
+          KS_PID=$line KS_INV=$line-$KS_START KS_ACTIVE=yes
+        fi
+        KS_DETAIL="pid ${KS_PID}"
+      else
+        KS_ACTIVE=unknown
+      fi
+      if [ "$2" != - ] && [ $KS_ACTIVE != no ] && [ -n "$KS_RUN_DIR" ]; then
+        ks_user 30 "$KS_RUN_DIR" "$2"
+        if [ "$KS_RC" = 0 ]; then
+          KS_ACTIVE=yes
+        else
+          KS_ACTIVE=no
+          ks_tail "$KS_OUT"
+          KS_DETAIL="the check exits $KS_RC${KS_TAIL:+: $KS_TAIL}"
+        fi
+      fi
+      ;;
+  esac
+  KS_DETAIL=${KS_DETAIL# }
+}
+
+# ks_compose SECONDS FILE ARGS...: docker compose, the plugin or the older program.
+ks_compose() {
+  local limit file
+  limit=$1 file=$2
+  shift 2
+  if [ -z "${KS_COMPOSE:-}" ]; then
+    if docker compose version >/dev/null 2>&1; then KS_COMPOSE=plugin; else KS_COMPOSE=program; fi
+  fi
+  # compose reads .env beside the file and names the project after the directory
+  cd "${file%/*}" || return 1
+  if [ "$KS_COMPOSE" = plugin ]; then
+    ks_bounded "$limit" docker compose -f "$file" "$@"
+  else
+    ks_bounded "$limit" docker-compose -f "$file" "$@"
+  fi
+}
+
+# ks_svc_do VERB LIMIT KIND A B COMMAND: start, restart or stop. Sets KS_RC and KS_OUT.
+ks_svc_do() {
+  local verb limit
+  verb=$1 limit=$2
+  shift 2
+  KS_OUT= KS_RC=0
+  case $1 in
+    systemd)
+      # The daemon goes on with a job whose client was killed: the state is looked at afterwards in any case.
+      KS_OUT=$( {
+        ks_bounded 60 systemctl daemon-reload &&
+          { [ "$verb" = stop ] || ks_bounded 15 systemctl reset-failed -- "$2" 2>/dev/null || :; } &&
+          ks_bounded "$limit" systemctl "$verb" -- "$2"
+      } 2>&1) || KS_RC=$?
+      ;;
+    docker) KS_OUT=$(ks_bounded "$limit" docker "$verb" -t "$(ks_grace "$limit")" -- "$2" 2>&1) || KS_RC=$? ;;
+    compose)
+      if [ "$verb" = stop ]; then
+        KS_OUT=$(ks_compose "$limit" "$2" stop -t "$(ks_grace "$limit")" "$3" 2>&1) || KS_RC=$?
+      else
+        KS_OUT=$(ks_compose "$limit" "$2" up -d --no-deps --force-recreate -t "$(ks_grace "$limit")" "$3" 2>&1) || KS_RC=$?
+      fi
+      ;;
+    command)
+      [ "$verb" != stop ] || { KS_RC=1; KS_OUT="no way to stop it is known"; return 0; }
+      ks_user "$limit" "$KS_RUN_DIR" "$4"
+      ;;
+  esac
+  return 0
+}
+
+# ks_grace LIMIT: the seconds that a container gets to stop: most of the limit, so that a job can end.
+ks_grace() {
+  if [ "$1" -gt 20 ]; then echo $(($1 - 10)); else echo 10; fi
+}
+
+# ks_svc_steady CS KIND A B: the runner is up, and its process stays the same for CS hundredths of a second. Fails with KS_WHY.
+# KS_PID, KS_START and KS_INV are left set. A check command is asked before and after.
+ks_svc_steady() {
+  local hold t0 pid start inv i
+  hold=$1
+  shift
+  KS_WHY=
+  i=0
+  # A service manager may need a moment before it knows the new process.
+  while :; do
+    ks_svc_state "$1" "$2" "$3"
+    case $KS_ACTIVE in
+      loop) KS_WHY="it crash-loops ($KS_DETAIL)"; return 1 ;;
+      yes | unknown)
+        [ "$KS_PID" != 0 ] || break
+        ks_pid "$KS_PID" && break
+        ;;
+    esac
+    i=$((i + 1))
+    if [ $i -gt 15 ]; then
+      KS_WHY="it is not up (${KS_DETAIL:-$KS_ACTIVE})"
+      return 1
+    fi
+    sleep 0.1
+  done
+  pid=$KS_PID start=${KS_START:-0} inv=$KS_INV
+  ks_uptime
+  t0=$KS_UP
+  while :; do
+    ks_uptime
+    [ $((KS_UP - t0)) -lt "$hold" ] || break
+    if [ "$pid" != 0 ] && ! ks_alive "$pid" "$start"; then
+      KS_WHY="its process ended $(((KS_UP - t0) / 100)) s after the start"
+      return 1
+    fi
+    if [ $((hold - KS_UP + t0)) -ge 20 ]; then sleep 0.2; else sleep 0.05; fi
+  done
+  ks_svc_state "$1" "$2" "$3"
+  case $KS_ACTIVE in yes | unknown) ;; *) KS_WHY="it did not stay up ($KS_DETAIL)"; return 1 ;; esac
+  if [ "$KS_INV" != "$inv" ] || { [ "$pid" != 0 ] && ! ks_alive "$pid" "$start"; }; then
+    KS_WHY="it was restarted again while it was watched: it crash-loops"
+    return 1
+  fi
+}
+
+# ks_proc_env PID KEY: sets KS_VALUE to the variable in the process's own environment; fails when it is not there.
+ks_proc_env() {
+  KS_VALUE=$(tr '\000\n' '\n\001' <"/proc/$1/environ" 2>/dev/null | grep "^$2=" | tail -n 1)
+  [ -n "$KS_VALUE" ] || return 1
+  KS_VALUE=${KS_VALUE#*=}
+}
+
+# ks_proc_file PID PATH: sets KS_SHA to what PATH holds in the process's own view, and KS_OWN and KS_MODE of it.
+ks_proc_file() {
+  local facts
+  facts=$(stat -L -c '%u %a' -- "/proc/$1/root$2" 2>/dev/null) || return 1
+  KS_OWN=${facts% *} KS_MODE=${facts#* }
+  ks_hex "/proc/$1/root$2"
+}
+
+# ks_proc_uid PID: sets KS_OWNER to the effective user of a process.
+ks_proc_uid() {
+  local key real rest
+  # shellcheck disable=SC2034
+  while read -r key real KS_OWNER rest; do
+    [ "$key" != Uid: ] || return 0
+  done <"/proc/$1/status" 2>/dev/null
+  return 1
+}
+
+# ks_proc_check PID START SINCE KEY VALUE SHA: the running process is younger than the files, has the pointer, and can read
+# the new credential where the pointer names it. KEY `-`: only its age is checked; SHA `-`: the file is not. Fails with KS_WHY.
+ks_proc_check() {
+  local i
+  if [ "$2" -lt "$3" ]; then
+    KS_WHY="process $1 is older than the new files: it was not restarted"
+    return 1
+  fi
+  [ "$4" != - ] || return 0
+  i=0
+  # A process that was only just forked still shows its parent's environment.
+  until ks_proc_env "$1" "$4" && [ "$KS_VALUE" = "$5" ]; do
+    i=$((i + 1))
+    if [ $i -gt 15 ] || ! ks_alive "$1" "$2"; then
+      KS_WHY="$4 is not $5 in the environment of process $1"
+      return 1
+    fi
+    sleep 0.1
+  done
+  [ "$6" != - ] || return 0
+  ks_proc_file "$1" "$5" || {
+    KS_WHY="process $1 does not see $5"
+    return 1
+  }
+  if [ "$KS_SHA" != "$6" ]; then
+    KS_WHY="process $1 sees other content in $5 than was placed (a file that is mounted by itself keeps its old content until the container is created anew)"
+    return 1
+  fi
+  if ks_proc_uid "$1" && [ "$KS_OWNER" != 0 ] && [ "$KS_OWNER" != "$KS_OWN" ]; then
+    KS_WHY="process $1 runs as user $KS_OWNER and cannot read $5, which belongs to $KS_OWN"
+    return 1
+  fi
+}

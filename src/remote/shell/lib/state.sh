@@ -1,0 +1,162 @@
+# shellcheck shell=dash
+# state.sh - lock, lease and fence of a host are one object: the NAME of the only file in $K/cas,
+#   EPOCH.GENERATION.PHASE.RUN.OWNER.BOOT.UNTIL      (phase: idle armed undo old new dirty)
+#
+# Every transition renames the name that was seen to one of a higher generation, and is decided by looking afterwards: the
+# new name is there = won; the old one is gone = lost; the old one is still there = the disk would not write.
+# OWNER is PID-START-SESSION of whoever may act. UNTIL is uptime in hundredths of a second, in undo the session to fence.
+
+# ks_cas_look: sets KS_CUR and its parts E G PH RUN OWN BT UN; fails when the host has no state yet.
+ks_cas_look() {
+  local n ifs
+  n=0
+  while :; do
+    set +f
+    set -- "$K"/cas/[0-9]*
+    set -f
+    KS_CUR=${1##*/}
+    # A directory read while a rename is under way may show none or both.
+    [ $# = 1 ] && [ "$KS_CUR" != '[0-9]*' ] && break
+    [ -d "$K/cas" ] || return 1
+    n=$((n + 1))
+    [ $n -lt 200 ] || ks_die refused "$K/cas does not hold exactly one state"
+  done
+  ifs=$IFS
+  IFS=.
+  # shellcheck disable=SC2086
+  set -- $KS_CUR
+  IFS=$ifs
+  E=$1 G=$2 PH=$3 RUN=$4 OWN=$5 BT=$6 UN=$7
+}
+
+# ks_cas PHASE OWNER UNTIL RUN EPOCH: 0 won, 1 lost to somebody else, 2 could not write.
+ks_cas() {
+  KS_NEW=$5.$((G + 1)).$1.$4.$2.$KS_BOOT.$3
+  mv -f "$K/cas/$KS_CUR" "$K/cas/$KS_NEW" 2>/dev/null
+  [ ! -e "$K/cas/$KS_NEW" ] || return 0
+  [ ! -e "$K/cas/$KS_CUR" ] || return 2
+  return 1
+}
+
+# ks_state_init: the state directory, private and ours, with the state `idle` if there is none.
+ks_state_init() {
+  local tmp facts
+  if [ ! -d "$K/cas" ]; then
+    mkdir -p "$K" 2>/dev/null || ks_die write "cannot create $K"
+    chmod 700 "$K"
+    ks_state_check
+    tmp=$(mktemp -d "$K/.cas.XXXXXX") || ks_die write "cannot write in $K"
+    : >"$tmp/0.0.idle.-.-.-.0" && sync "$tmp" || ks_die write "cannot write in $K"
+    mv -T "$tmp" "$K/cas" 2>/dev/null || rm -rf "$tmp"
+    mkdir -p "$K/runs" "$K/backups" && sync "$K" || ks_die write "cannot write in $K"
+  fi
+  ks_state_check
+}
+
+# ks_state_check: nobody else may write or enter the state directory.
+ks_state_check() {
+  local facts
+  facts=$(stat -c '%f %u %a' -- "$K") || ks_die missing "$K does not exist"
+  [ "$facts" = "41c0 $KS_UID 700" ] || ks_die refused "$K is not a private directory of user $KS_UID (found: $facts)"
+}
+
+# ks_arm RUN UNTIL: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
+# takes over from the old one, which is fenced first).
+ks_arm() {
+  local epoch rc
+  ks_boot
+  KS_ME=$KS_OWNER_SELF
+  while :; do
+    ks_cas_look || ks_die refused "$K has no state"
+    case $PH in
+      idle | old | new) epoch=$((E + 1)) ;;
+      armed | undo | dirty)
+        [ "$RUN" = "$1" ] || ks_held
+        [ "$BT" != "$KS_BOOT" ] || [ "$OWN" = "$KS_ME" ] || ks_fence "$OWN"
+        epoch=$E
+        ;;
+      *) ks_die refused "$K/cas holds a state of a newer keyswap: $KS_CUR" ;;
+    esac
+    ks_cas armed "$KS_ME" "$2" "$1" "$epoch"
+    rc=$?
+    case $rc in
+      0) break ;;
+      2) ks_unwritable "cannot write in $K" ;;
+    esac
+  done
+  sync "$K/cas" || ks_die write "cannot sync $K/cas"
+}
+
+# ks_fence_tree PID: ends a process and all that descends from it.
+ks_fence_tree() {
+  local p d kids
+  p=$1 kids=
+  kill -STOP "$p" 2>/dev/null || return 0
+  set +f
+  for d in /proc/[0-9]*; do
+    set -f
+    ks_pid "${d##*/}" && [ "$KS_PARENT" = "$p" ] && kids="$kids ${d##*/}"
+  done
+  set -f
+  for d in $kids; do ks_fence_tree "$d"; done
+  kill -9 "$p" 2>/dev/null
+  while ks_pid "$p" && [ "$KS_STATE" != Z ] && [ "$KS_STATE" != X ]; do sleep 0.02; done
+}
+
+# ks_held: refuses because another run holds the host.
+ks_held() {
+  local by
+  by=unknown
+  [ ! -r "$K/runs/$RUN/owner" ] || read -r by <"$K/runs/$RUN/owner"
+  ks_die held "run $RUN holds this host ($PH, by $by)" run "$RUN" phase "$PH" by "$by"
+}
+
+# ks_own RUN HEAD: this session still holds the host for RUN, or the request is refused. HEAD, the head of the
+# controller's journal, is left beside the run.
+ks_own() {
+  ks_boot
+  ks_cas_look || ks_die fenced "this host has no state any more"
+  [ "$PH.$RUN.$OWN.$BT" = "armed.$1.$KS_OWNER_SELF.$KS_BOOT" ] ||
+    ks_die fenced "this session no longer holds the host (now: $PH, run $RUN)" run "$RUN" phase "$PH"
+  KS_RUN_DIR=$K/runs/$1
+  [ -z "$2" ] || printf '%s\n' "$2" >"$KS_RUN_DIR/head" 2>/dev/null || :
+}
+
+# ks_release PHASE RUN: the host is settled: new, old or dirty.
+ks_release() {
+  ks_cas "$1" - 0 "$2" "$E"
+  case $? in
+    0) sync "$K/cas" || ks_die write "cannot sync $K/cas" ;;
+    1) ks_die fenced "somebody else settled this host first" ;;
+    *) ks_unwritable "cannot write in $K" ;;
+  esac
+}
+
+# ks_fence OWNER: the shell of that owner, what it started, and the session it had to itself are gone when this returns,
+# stopped processes included.
+ks_fence() {
+  local session from d p left
+  session=${1##*-}
+  from=${1#*-}
+  from=${from%-*}
+  p=${1%%-*}
+  # Stopped first: what cannot run cannot fork.
+  ! ks_alive "$p" "$from" || ks_fence_tree "$p"
+  [ "$session" != 0 ] && [ "$session" != "${KS_ME##*-}" ] || return 0
+  while :; do
+    left=
+    set +f
+    for d in /proc/[0-9]*; do
+      set -f
+      p=${d##*/}
+      ks_pid "$p" || continue
+      [ "$KS_SID" = "$session" ] && [ "$KS_START" -ge "$from" ] || continue
+      case $KS_STATE in Z | X) continue ;; esac
+      kill -9 "$p" 2>/dev/null
+      left=1
+    done
+    set -f
+    [ -n "$left" ] || return 0
+    sleep 0.02
+  done
+}

@@ -1,0 +1,72 @@
+//! The privileged shell of a host: one long-lived `sh` that answers framed requests.
+//!
+//! The library that it runs is the `.sh` files of `lib/`, joined; it is sent over the channel's standard input after
+//! a tiny `sh -c`, so nothing is left on the host and nothing long stands in an argument list.
+
+mod frame;
+mod host;
+mod parse;
+pub(crate) mod quote;
+#[cfg(test)]
+mod tests;
+
+use std::sync::LazyLock;
+
+pub(crate) use frame::Shell;
+pub use frame::ShellError;
+pub use host::ShellHost;
+
+/// The library, in the order in which its pieces build on each other; `loop.sh` is last and does not return.
+const PIECES: &[&str] = &[
+    include_str!("lib/base.sh"),
+    include_str!("lib/file.sh"),
+    include_str!("lib/env.sh"),
+    include_str!("lib/service.sh"),
+    include_str!("lib/state.sh"),
+    include_str!("lib/look.sh"),
+    include_str!("lib/saga.sh"),
+    include_str!("lib/undo.sh"),
+    include_str!("lib/loop.sh"),
+];
+
+/// The joined library without its comments and indentation, which are for people.
+///
+/// No line of it may depend on leading blanks, and no line that starts with `#` may be code.
+static LIBRARY: LazyLock<String> = LazyLock::new(|| {
+    let mut out = String::new();
+    for line in PIECES.iter().flat_map(|piece| piece.lines()) {
+        let line = line.trim_start_matches(' ');
+        if !line.is_empty() && !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+});
+
+/// What the login shell is asked to start, without escalation. It reads the nonce and the library's length, then the
+/// library itself, and keeps the channel on descriptors that no child sees.
+const BOOT: &str = "read -r NONCE n; exec 3<&0 4>&1 </dev/null >/dev/null; \
+                    eval \"$(dd bs=$n count=1 iflag=fullblock <&3 2>/dev/null)\"";
+
+/// The whole remote command for a way to become root.
+///
+/// With sudo, a policy that records standard input (`log_input`) would write the secret into its log; such a host is
+/// refused before the shell starts.
+#[must_use]
+pub fn boot_command(become_method: crate::model::Become) -> String {
+    let shell = format!("sh -c {}", quote::word(BOOT));
+    match become_method {
+        crate::model::Become::None => format!("exec {shell}"),
+        crate::model::Become::Sudo => format!(
+            "exec sh -c {}",
+            quote::word(&format!(
+                "p=$(LC_ALL=C sudo -n -l 2>&1) || {{ echo \"keyswap: sudo refuses: $p\" >&2; exit 77; }}; \
+                 case $p in *log_input*|*LOG_INPUT*|*log_stdin*) case $p in *!log_input*) ;; \
+                 *) echo 'keyswap: sudo records standard input here (log_input)' >&2; exit 78 ;; esac ;; esac; \
+                 exec sudo -n -- {shell}"
+            ))
+        ),
+        crate::model::Become::Doas => format!("exec doas -n {shell}"),
+    }
+}

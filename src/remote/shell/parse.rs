@@ -1,0 +1,259 @@
+//! The library's lines, typed. A line is a tag, then TAB-separated `key=value` fields; lines with other tags are noise
+//! from the programs of the system and are ignored.
+
+use super::host::Fields;
+use crate::model::{Fingerprint, StepStatus};
+use crate::remote::{
+    Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore, FileFact,
+    HostFacts, NowFact, Op, Probe, ServiceFact, Undone, UndoneRecord,
+};
+
+/// One line of an answer.
+pub(super) struct Line {
+    tag: String,
+    fields: Fields,
+}
+
+impl Line {
+    fn get(&self, key: &str) -> &str {
+        self.fields.get(key).map_or("", String::as_str)
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        self.get(key).split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn number(&self, key: &str) -> Result<u32, CallError> {
+        self.get(key).parse().map_err(|_| broken(&format!("`{key}` of `{}` is no number", self.tag)))
+    }
+
+    fn fingerprint(&self, key: &str) -> Result<Option<Fingerprint>, CallError> {
+        match self.get(key) {
+            "" | "absent" => Ok(None),
+            hex => hex.parse().map(Some).map_err(|_| broken(&format!("`{key}` of `{}` is no digest", self.tag))),
+        }
+    }
+
+    fn before(&self) -> Result<Option<FileBefore>, CallError> {
+        if self.get("sha") == "absent" {
+            return Ok(None);
+        }
+        let mode = u32::from_str_radix(self.get("mode"), 8).map_err(|_| broken("a mode that is no number"))?;
+        let size = self.get("size").parse().map_err(|_| broken("a size that is no number"))?;
+        Ok(Some(FileBefore {
+            sha: self.get("sha").to_owned(),
+            uid: self.number("uid")?,
+            gid: self.number("gid")?,
+            mode,
+            size,
+        }))
+    }
+
+    fn failure(&self) -> Failure {
+        Failure {
+            class: FailClass::from_word(self.get("class")),
+            message: self.get("message").to_owned(),
+            fix: Some(self.get("fix")).filter(|fix| !fix.is_empty()).map(str::to_owned),
+        }
+    }
+}
+
+fn broken(message: &str) -> CallError {
+    CallError::Failed(Failure { class: FailClass::Broken, message: message.to_owned(), fix: None })
+}
+
+/// Splits an answer into lines. A status other than 0 is a failure, told by its last `fail` line.
+pub(super) fn lines(status: i32, text: &str) -> Result<Vec<Line>, CallError> {
+    let lines: Vec<Line> = text
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.split('\t');
+            let tag = parts.next()?.to_owned();
+            let fields = parts
+                .filter_map(|part| part.split_once('='))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
+            Some(Line { tag, fields })
+        })
+        .collect();
+    if status == 0 {
+        return Ok(lines);
+    }
+    match lines.iter().rev().find(|line| line.tag == "fail") {
+        Some(line) => Err(line.failure().into()),
+        None => {
+            let tail: String = text.chars().rev().take(300).collect::<Vec<_>>().into_iter().rev().collect();
+            let tail = tail.split_whitespace().collect::<Vec<_>>().join(" ");
+            Err(broken(&format!("the host's shell failed with status {status}: {tail}")))
+        }
+    }
+}
+
+/// The answer to an operation.
+pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
+    let one = |tag: &str| {
+        lines.iter().find(|line| line.tag == tag).ok_or_else(|| broken(&format!("there is no `{tag}` in the answer")))
+    };
+    match op {
+        Op::Hello => Ok(Answer::Hello(hello(one("hello")?)?)),
+        Op::Look(probes) => facts(probes, lines).map(Answer::Facts),
+        Op::Prepare { .. } => one("prepared").map(|_| Answer::Done),
+        Op::Takeover { .. } => Ok(Answer::Done),
+        Op::Commit { .. } => one("committed").map(|_| Answer::Done),
+        Op::Act { .. } | Op::Peek { .. } | Op::Wait { .. } => {
+            let line = one("did")?;
+            Ok(Answer::Acted(Acted {
+                already: line.get("how") == "already",
+                left_stopped: line.get("how") == "stopped",
+                process_unchecked: line.get("process") == "unchecked",
+                output: line.get("output").to_owned(),
+            }))
+        }
+        Op::Undo { .. } => {
+            let settled = one("settled")?;
+            let records = lines.iter().filter(|line| line.tag == "undone").map(undone).collect::<Result<_, _>>()?;
+            Ok(Answer::Undone(Undone { records, clean: settled.get("phase") == "old" }))
+        }
+        Op::Now { .. } => {
+            let now = lines
+                .iter()
+                .filter(|line| line.tag == "now")
+                .map(|line| Ok(NowFact { path: line.get("path").to_owned(), fingerprint: line.fingerprint("fp")? }));
+            now.collect::<Result<_, CallError>>().map(Answer::Now)
+        }
+    }
+}
+
+fn hello(line: &Line) -> Result<HostFacts, CallError> {
+    Ok(HostFacts {
+        uid: line.number("uid")?,
+        login: line.get("login").to_owned(),
+        shell: line.get("shell").to_owned(),
+        os: line.get("os").to_owned(),
+        machine: line.get("machine").to_owned(),
+        boot: line.get("boot").to_owned(),
+        state_dir: line.get("state").to_owned(),
+        phase: line.get("phase").to_owned(),
+        run: line.get("run").to_owned(),
+        missing: line.list("missing"),
+        have: line.list("have"),
+    })
+}
+
+fn undone(line: &Line) -> Result<UndoneRecord, CallError> {
+    let status = match line.get("status") {
+        "ok" => StepStatus::Ok,
+        "changed" => StepStatus::Changed,
+        "skipped" => StepStatus::Skipped,
+        _ => StepStatus::Failed,
+    };
+    Ok(UndoneRecord {
+        kind: line.get("kind").to_owned(),
+        step: line.number("step")?,
+        status,
+        message: line.get("message").to_owned(),
+        fix: line.failure().fix,
+    })
+}
+
+/// One fact a probe. The lines of a probe carry its number; a refusal is its `fail` line and then `refused`.
+fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
+    let mut refused: Vec<Option<Failure>> = vec![None; probes.len()];
+    let mut last_fail = None;
+    for line in lines {
+        match line.tag.as_str() {
+            "fail" => last_fail = Some(line.failure()),
+            "refused" => {
+                let failure = last_fail.take().unwrap_or_else(|| Failure {
+                    class: FailClass::Broken,
+                    message: "the host's shell failed while it looked".to_owned(),
+                    fix: None,
+                });
+                if let Some(slot) = line.number("n").ok().and_then(|n| refused.get_mut(n as usize)) {
+                    *slot = Some(failure);
+                }
+            }
+            _ => {}
+        }
+    }
+    probes
+        .iter()
+        .zip(refused)
+        .enumerate()
+        .map(|(n, (probe, refused))| {
+            if let Some(failure) = refused {
+                return Ok(Fact::Refused(failure));
+            }
+            let n = n.to_string();
+            let mine = |tag: &'static str| {
+                let n = n.clone();
+                lines.iter().filter(move |line| line.tag == tag && line.get("n") == n)
+            };
+            let first = |tag: &'static str| {
+                mine(tag).next().ok_or_else(|| broken(&format!("probe {n} was not answered with `{tag}`")))
+            };
+            Ok(match probe {
+                Probe::File { .. } => {
+                    let line = first("file")?;
+                    Fact::File(FileFact {
+                        path: line.get("path").to_owned(),
+                        before: line.before()?,
+                        fingerprint: line.fingerprint("fp")?,
+                        want_uid: line.number("want_uid")?,
+                        want_gid: line.number("want_gid")?,
+                    })
+                }
+                Probe::Env { .. } => {
+                    let line = first("env")?;
+                    let edits = mine("edit")
+                        .map(|edit| {
+                            Ok(EditFact {
+                                count: edit.number("count")?,
+                                old: Some(edit.get("old")).filter(|old| !old.is_empty()).map(str::to_owned),
+                                gone: edit.number("gone")?,
+                                post: edit.get("post").to_owned(),
+                            })
+                        })
+                        .collect::<Result<_, CallError>>()?;
+                    let mkdir = Some(line.get("mkdir")).filter(|dir| *dir != "-").map(str::to_owned);
+                    Fact::Env(EnvFact { path: line.get("path").to_owned(), before: line.before()?, mkdir, edits })
+                }
+                Probe::Service { .. } => Fact::Service(service(first("service")?)),
+                Probe::Backups { .. } => Fact::Backups(
+                    mine("backup")
+                        .map(|line| {
+                            let fingerprint = line.fingerprint("fp")?.ok_or_else(|| broken("a backup of nothing"))?;
+                            Ok(BackupFact {
+                                id: line.get("id").to_owned(),
+                                sha: line.get("sha").to_owned(),
+                                fingerprint,
+                                restored: line.get("restored") == "yes",
+                            })
+                        })
+                        .collect::<Result<_, CallError>>()?,
+                ),
+            })
+        })
+        .collect()
+}
+
+fn service(line: &Line) -> ServiceFact {
+    let active = match line.get("active") {
+        "yes" => Active::Yes,
+        "no" => Active::No,
+        "loop" => Active::Looping,
+        "missing" => Active::Missing,
+        _ => Active::Unknown,
+    };
+    ServiceFact {
+        active,
+        pid: line.number("pid").ok().filter(|pid| *pid != 0),
+        stale: line.get("stale") == "yes",
+        pointed: match line.get("pointed") {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        },
+        detail: line.get("detail").to_owned(),
+    }
+}
