@@ -56,7 +56,9 @@ pub struct RedactingMakeWriter<M> {
     inner: M,
 }
 
-impl<'a, M: tracing_subscriber::fmt::MakeWriter<'a>> tracing_subscriber::fmt::MakeWriter<'a> for RedactingMakeWriter<M> {
+impl<'a, M: tracing_subscriber::fmt::MakeWriter<'a>> tracing_subscriber::fmt::MakeWriter<'a>
+    for RedactingMakeWriter<M>
+{
     type Writer = RedactingWriter<M::Writer>;
     fn make_writer(&'a self) -> Self::Writer {
         self.redactor.writer(self.inner.make_writer())

@@ -212,9 +212,7 @@ impl Sources {
             let status = child.wait().await.map_err(SecretFault::Output)?;
             if status.success() { Ok(value) } else { Err(SecretFault::Status(status.to_string())) }
         };
-        tokio::time::timeout(self.command_limit, work)
-            .await
-            .unwrap_or(Err(SecretFault::TimedOut(self.command_limit)))
+        tokio::time::timeout(self.command_limit, work).await.unwrap_or(Err(SecretFault::TimedOut(self.command_limit)))
     }
 }
 
@@ -280,10 +278,7 @@ mod tests {
     fn sources(answers: &[&'static str]) -> Sources {
         let env = [("PATH", std::env::var("PATH").unwrap()), ("TOKEN", "test-token-env".to_owned())];
         let answers = answers.iter().rev().copied().collect();
-        Sources::new(
-            Environment::new(env.map(|(n, v)| (n.into(), v.into()))),
-            Arc::new(Answers(Mutex::new(answers))),
-        )
+        Sources::new(Environment::new(env.map(|(n, v)| (n.into(), v.into()))), Arc::new(Answers(Mutex::new(answers))))
     }
 
     async fn fault(sources: &Sources, source: SecretSource) -> SecretFault {

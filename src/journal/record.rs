@@ -1,0 +1,171 @@
+//! What a journal's lines say.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{CredentialState, Fingerprint, HostName, HostResult, RunStatus, SecretName, StepRef, StepStatus};
+
+/// One record as it stands in the journal, without the chain's hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Counted from 1 without gaps.
+    pub seq: u64,
+    /// When it was written, by the controller's clock.
+    pub ts: Timestamp,
+    /// The host that it concerns; `None` for the run or the batch as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// What happened or is about to happen.
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// What happened, or is about to happen. `rec` names it in the line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rec", rename_all = "kebab-case")]
+pub enum Record {
+    /// Of the run: always the first record.
+    RunStarted {
+        /// `run` or `rollback`, as the operator called it.
+        command: String,
+        /// The playbook's name.
+        playbook: String,
+        /// The plan's digest.
+        digest: String,
+        /// The hosts, in order.
+        hosts: Vec<HostName>,
+        /// Who started it and from where.
+        by: Operator,
+    },
+    /// Of the run: a secret was read; from here on it is known by its fingerprint.
+    SecretKnown {
+        /// The playbook's name for it.
+        name: SecretName,
+        /// Its whole digest.
+        fingerprint: Fingerprint,
+    },
+    /// Of a host: the first request that leaves something there (undo, pre-images, guard) is about to be sent.
+    PrepareStarted,
+    /// Of a host: its undo lies synced on it, its guard is armed; nothing is changed yet.
+    HostPrepared {
+        /// The digest of the undo as it lies there.
+        undo_digest: String,
+        /// The machine's own id, by which it is told apart from others; two names may be one machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<String>,
+        /// The epoch under which the run holds the host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
+        /// What its credential files hold before the run.
+        credentials: Vec<CredentialState>,
+    },
+    /// Of a host, or of the batch or run when there is none: a step is about to act.
+    StepStarted {
+        /// Which.
+        step: StepRef,
+        /// What it is about to do, in a few words.
+        intent: String,
+    },
+    /// Of a host, batch or run: a step's end was seen. A lost reply is `unknown`.
+    StepFinished {
+        /// Which.
+        step: StepRef,
+        /// How.
+        status: StepStatus,
+        /// In a few words; on failure the reason.
+        detail: String,
+    },
+    /// Of the run: these hosts passed everything; from here on they are let go one by one, and each counts as
+    /// new once that was seen.
+    CommitStarted {
+        /// The batch, counted from 1.
+        batch: u32,
+        /// Those of its hosts that are let go.
+        hosts: Vec<HostName>,
+    },
+    /// Of a host: the way back begins, or begins again.
+    UndoStarted {
+        /// Why.
+        reason: String,
+    },
+    /// Of a host: one act was taken back, or not.
+    UndoFinished {
+        /// The step whose act it is, where it belongs to one.
+        step: Option<StepRef>,
+        /// The undo's own name (`file /srv/token`).
+        label: String,
+        /// `changed` put back, `ok` nothing to put back, `failed`, `skipped` because what it needs failed.
+        status: StepStatus,
+        /// In a few words.
+        detail: String,
+    },
+    /// Of a host: where it stands, as read back from it (or, when `owed`, as it could not be read).
+    HostSettled {
+        /// In full.
+        result: HostResult,
+    },
+    /// Of the run: it ended.
+    RunFinished {
+        /// How.
+        status: RunStatus,
+    },
+    /// Of the run: somebody goes on with it.
+    RunReopened {
+        /// By which command.
+        command: ReopenCommand,
+        /// Who and from where.
+        by: Operator,
+    },
+    /// Of a host or the run: something worth keeping that changes no state.
+    Note {
+        /// One line.
+        text: String,
+    },
+}
+
+impl Record {
+    /// The record's name in the line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run-started",
+            Self::SecretKnown { .. } => "secret-known",
+            Self::PrepareStarted => "prepare-started",
+            Self::HostPrepared { .. } => "host-prepared",
+            Self::StepStarted { .. } => "step-started",
+            Self::StepFinished { .. } => "step-finished",
+            Self::CommitStarted { .. } => "commit-started",
+            Self::UndoStarted { .. } => "undo-started",
+            Self::UndoFinished { .. } => "undo-finished",
+            Self::HostSettled { .. } => "host-settled",
+            Self::RunFinished { .. } => "run-finished",
+            Self::RunReopened { .. } => "run-reopened",
+            Self::Note { .. } => "note",
+        }
+    }
+}
+
+/// Who works, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Operator {
+    /// The user's name on the controller.
+    pub user: String,
+    /// The controller's name.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+    /// keyswap's version.
+    pub version: String,
+}
+
+/// How somebody goes on with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReopenCommand {
+    /// `resume`: forward.
+    Resume,
+    /// `resume --back`.
+    ResumeBack,
+    /// `rollback`.
+    Rollback,
+}

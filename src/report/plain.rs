@@ -1,0 +1,148 @@
+//! Lines for people, without control codes: for a file, a pipe, a CI log.
+
+use std::io::{self, Write};
+
+use super::line::{Line, Role};
+use super::sanitize::{FIELD, line as clean};
+use super::{Printer, Reporter, recap::Recap};
+use crate::event::{Event, EventKind};
+use crate::model::StepRef;
+
+/// The widest that the column of host names gets.
+const NAME_WIDTH: usize = 32;
+
+/// Tells each event in a line of plain text, and the recap at the end.
+#[derive(Debug)]
+pub struct Plain<W: Write> {
+    printer: Printer<W>,
+    lines: Lines,
+}
+
+impl<W: Write> Plain<W> {
+    /// Writes through this printer.
+    pub fn new(printer: Printer<W>) -> Self {
+        Self { printer, lines: Lines::default() }
+    }
+}
+
+impl<W: Write + Send> Reporter for Plain<W> {
+    fn event(&mut self, event: &Event) {
+        for line in self.lines.of(event) {
+            self.printer.line(&line.plain());
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.printer.finish()
+    }
+}
+
+/// The fold behind [`Plain`] and [`Human`](super::Human): from events to lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    width: usize,
+    recap: Recap,
+}
+
+impl Lines {
+    pub(super) fn of(&mut self, event: &Event) -> Vec<Line> {
+        self.recap.event(event);
+        match &event.kind {
+            EventKind::RunStarted { command, playbook, hosts, batches } => {
+                self.width = hosts.iter().map(|h| h.as_str().len()).max().unwrap_or_default().min(NAME_WIDTH);
+                let head = Line::new().push(Role::Strong, format!("{} {}", clean(command, FIELD), event.run));
+                vec![head.text(format!(
+                    ": {}, {}, {}",
+                    clean(playbook, FIELD),
+                    count(hosts.len(), "host", "hosts"),
+                    count(*batches as usize, "batch", "batches")
+                ))]
+            }
+            EventKind::HostReady { detail } => vec![self.row(event, (Role::Faint, "ready"), detail)],
+            EventKind::StepPlanned { status, detail, diff } => {
+                let mut lines = vec![self.row(event, ((*status).into(), status.as_str()), &titled(event, detail))];
+                lines.extend(diff.iter().map(|text| diff_line(text)));
+                lines
+            }
+            EventKind::BatchStarted { batch, of, hosts } => {
+                let names: Vec<&str> = hosts.iter().map(crate::model::HostName::as_str).collect();
+                vec![
+                    Line::new()
+                        .push(Role::Strong, format!("batch {batch}/{of}"))
+                        .text(format!(": {}", names.join(", "))),
+                ]
+            }
+            EventKind::BatchFinished { batch, of, hosts_done, hosts_total } => {
+                let head = Line::new().push(Role::Strong, format!("batch {batch}/{of}"));
+                vec![head.text(format!(" settled, {hosts_done}/{hosts_total} hosts"))]
+            }
+            // Of a host the end is told, with the time it took; what concerns all of them takes long.
+            EventKind::StepStarted if event.host.is_some() => Vec::new(),
+            EventKind::StepStarted => vec![self.row(event, (Role::Faint, "begins"), &titled(event, ""))],
+            EventKind::StepProgress { detail } => {
+                vec![self.row(event, (Role::Faint, "..."), &titled(event, detail))]
+            }
+            EventKind::StepFinished { status, detail, elapsed_ms } => {
+                let text = titled(event, detail);
+                let line = self.row(event, ((*status).into(), status.as_str()), &text);
+                vec![line.push(Role::Faint, format!(" ({})", seconds(*elapsed_ms)))]
+            }
+            EventKind::UndoStarted { reason } => {
+                vec![self.row(event, (Role::Caution, "undo"), &format!("rolling back: {reason}"))]
+            }
+            EventKind::UndoFinished { status, detail } => {
+                let text = format!("undo {}", titled(event, detail));
+                vec![self.row(event, ((*status).into(), status.as_str()), &text)]
+            }
+            EventKind::HostFinished { result } => {
+                let reason = result.reason.as_deref().unwrap_or_default();
+                vec![self.row(event, (result.status.into(), result.status.as_str()), &format!("= {reason}"))]
+            }
+            EventKind::Warning { message } => vec![self.row(event, (Role::Caution, "warning"), message)],
+            EventKind::RunFinished { .. } => self.recap.lines(event),
+        }
+    }
+
+    /// `HOST  STATUS  TEXT`; a row without a host belongs to the batch or the run.
+    fn row(&self, event: &Event, (role, status): (Role, &str), text: &str) -> Line {
+        let host = event.host.as_ref().map_or("*", |host| host.as_str());
+        Line::new()
+            .push(Role::Strong, format!("{host:<width$}  ", width = self.width))
+            .push(role, format!("{status:<8}"))
+            .text(format!("  {}", clean(text, FIELD)))
+    }
+}
+
+/// The step's place and name before what is said of it.
+fn titled(event: &Event, detail: &str) -> String {
+    match (&event.step, detail) {
+        (Some(step), "") => title(step),
+        (Some(step), detail) => format!("{}: {detail}", title(step)),
+        (None, detail) => detail.to_owned(),
+    }
+}
+
+fn title(step: &StepRef) -> String {
+    format!("{}. {}", step.index, step.name)
+}
+
+fn diff_line(text: &str) -> Line {
+    let role = match text.as_bytes().first() {
+        Some(b'+') => Role::Good,
+        Some(b'-') => Role::Bad,
+        _ => Role::Faint,
+    };
+    Line::new().push(role, format!("    {}", clean(text, FIELD)))
+}
+
+pub(super) fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+fn seconds(ms: u64) -> String {
+    if ms < 60_000 {
+        format!("{}.{}s", ms / 1000, ms % 1000 / 100)
+    } else {
+        format!("{}m{:02}s", ms / 60_000, ms / 1000 % 60)
+    }
+}
