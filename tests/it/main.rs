@@ -1,4 +1,5 @@
 //! The one integration binary.
+#![cfg(test)]
 
 mod ssh;
 mod support;
