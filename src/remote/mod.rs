@@ -7,6 +7,7 @@ mod answer;
 mod op;
 mod pipe;
 pub mod shell;
+pub mod ssh;
 mod undo;
 
 use futures_util::future::BoxFuture;

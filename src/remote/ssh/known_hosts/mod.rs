@@ -1,0 +1,260 @@
+//! Which host keys are trusted: OpenSSH's `known_hosts` files, read the way OpenSSH reads them.
+//!
+//! Invariants: nothing here says yes by default. A key is trusted only if a plain line for this host holds the very
+//! same bytes and no `@revoked` line does; a `@cert-authority` line never counts as a plain one. A line that cannot
+//! be read is skipped with a note and never hides the lines after it. Keys are compared as bytes, so a key type that
+//! this program cannot use is still told apart from another key.
+
+mod key;
+mod pattern;
+
+use std::net::IpAddr;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+pub use key::{BadHostKey, HostKey};
+use pattern::Hosts;
+
+/// More than this is not a `known_hosts` file.
+const MAX_FILE: u64 = 32 * 1024 * 1024;
+/// A longer line is skipped; the longest real keys need about 4 KiB.
+const MAX_LINE: usize = 64 * 1024;
+
+/// Where a line stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: Utf8PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, line {}", self.file, self.line)
+    }
+}
+
+/// The name under which a host's keys are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    name: String,
+    port: u16,
+}
+
+impl Endpoint {
+    /// The endpoint that is dialled: a name in any letter case, or an address in any spelling.
+    #[must_use]
+    pub fn new(address: &str, port: u16) -> Self {
+        let name = match address.parse::<IpAddr>() {
+            Ok(ip) => ip.to_string(),
+            Err(_) => address.to_ascii_lowercase(),
+        };
+        Self { name, port }
+    }
+
+    /// The name as a line of a `known_hosts` file gives it: `name`, or `[name]:port` if the port is not 22.
+    #[must_use]
+    pub fn listed_as(&self) -> String {
+        match self.port {
+            22 => self.name.clone(),
+            port => format!("[{}]:{port}", self.name),
+        }
+    }
+}
+
+/// All lines of one or more files, in order.
+#[derive(Debug, Default)]
+pub struct KnownHosts {
+    files: Vec<Utf8PathBuf>,
+    lines: Vec<Line>,
+    notes: Vec<Note>,
+}
+
+/// A line that was skipped, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+#[derive(Debug)]
+struct Line {
+    place: Place,
+    mark: Mark,
+    hosts: Hosts,
+    key: HostKey,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Plain,
+    Authority,
+    Revoked,
+}
+
+/// What the files say about a key that a host offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The key is recorded for this host.
+    Trusted(Place),
+    /// Nothing is recorded for this host, or only an authority for certificates.
+    Unknown {
+        /// A `@cert-authority` line covers the host.
+        authority: bool,
+    },
+    /// Other keys are recorded for this host, the first of the same type here if there is one.
+    Changed {
+        /// Where the recorded key stands.
+        place: Place,
+        /// The recorded key.
+        recorded: HostKey,
+    },
+    /// The key is marked as revoked.
+    Revoked(Place),
+}
+
+/// A file that is there but cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} cannot be read")]
+pub struct UnreadableFile {
+    /// The file.
+    pub file: Utf8PathBuf,
+    /// Why.
+    pub source: std::io::Error,
+}
+
+impl KnownHosts {
+    /// Reads the files; one that does not exist counts as empty.
+    ///
+    /// # Errors
+    /// A file that exists and cannot be read: it may hold a revocation, so going on without it would not be safe.
+    pub fn read(files: &[Utf8PathBuf]) -> Result<Self, UnreadableFile> {
+        let mut all = Self::default();
+        for file in files {
+            let unreadable = |source| UnreadableFile { file: file.clone(), source };
+            match read_bounded(file) {
+                Ok(bytes) => all.add(file, &bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => all.files.push(file.clone()),
+                Err(e) => return Err(unreadable(e)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Adds a file's content.
+    pub fn add(&mut self, file: &Utf8Path, content: &[u8]) {
+        self.files.push(file.to_owned());
+        for (index, raw) in content.split(|b| *b == b'\n').enumerate() {
+            let place = || Place { file: file.to_owned(), line: index + 1 };
+            match parse_line(raw) {
+                Ok(None) => {}
+                Ok(Some((mark, hosts, key))) => self.lines.push(Line { place: place(), mark, hosts, key }),
+                Err(why) => self.notes.push(Note { place: place(), why }),
+            }
+        }
+    }
+
+    /// The files that were asked for, present or not.
+    #[must_use]
+    pub fn files(&self) -> &[Utf8PathBuf] {
+        &self.files
+    }
+
+    /// The lines that were skipped.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The types of the keys recorded for a host, in order, each once: what to ask the host for.
+    #[must_use]
+    pub fn kinds(&self, endpoint: &Endpoint) -> Vec<&str> {
+        let mut kinds = Vec::new();
+        for line in self.recorded(endpoint) {
+            if !kinds.contains(&line.key.kind()) {
+                kinds.push(line.key.kind());
+            }
+        }
+        kinds
+    }
+
+    /// What the files say about a key that a host offers.
+    #[must_use]
+    pub fn check(&self, endpoint: &Endpoint, offered: &HostKey) -> Verdict {
+        let listed = endpoint.listed_as();
+        let names = [listed.as_str(), endpoint.name.as_str()];
+        let marked = |mark| self.lines.iter().filter(move |l| l.mark == mark);
+        if let Some(line) =
+            marked(Mark::Revoked).find(|l| l.key == *offered && names.iter().any(|name| l.hosts.cover(name)))
+        {
+            return Verdict::Revoked(line.place.clone());
+        }
+        let recorded: Vec<&Line> = self.recorded(endpoint).collect();
+        if let Some(line) = recorded.iter().find(|l| l.key == *offered) {
+            return Verdict::Trusted(line.place.clone());
+        }
+        let same_kind = recorded.iter().find(|l| l.key.kind() == offered.kind());
+        // A line without the port only ever helps; what it says of another port's key proves nothing.
+        let exact = recorded.iter().any(|l| l.hosts.cover(&listed));
+        match same_kind.or(recorded.first()) {
+            Some(line) if exact => Verdict::Changed { place: line.place.clone(), recorded: line.key.clone() },
+            _ => Verdict::Unknown { authority: marked(Mark::Authority).any(|l| l.hosts.cover(&listed)) },
+        }
+    }
+
+    /// The plain lines for an endpoint: those for its port, or, where there are none, those for the bare name.
+    fn recorded<'a>(&'a self, endpoint: &Endpoint) -> impl Iterator<Item = &'a Line> {
+        let plain = |name: String| self.lines.iter().filter(move |l| l.mark == Mark::Plain && l.hosts.cover(&name));
+        let listed = endpoint.listed_as();
+        let name = if plain(listed.clone()).next().is_some() { listed } else { endpoint.name.clone() };
+        plain(name)
+    }
+}
+
+fn read_bounded(file: &Utf8Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "the file is larger than 32 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// One line: nothing for blank lines and comments.
+fn parse_line(raw: &[u8]) -> Result<Option<(Mark, Hosts, HostKey)>, &'static str> {
+    if raw.len() > MAX_LINE {
+        return Err("the line is too long");
+    }
+    let Ok(text) = std::str::from_utf8(raw) else {
+        return Err("the line is not UTF-8");
+    };
+    let mut fields = text.split([' ', '\t', '\r']).filter(|field| !field.is_empty());
+    let Some(mut first) = fields.next() else {
+        return Ok(None);
+    };
+    if first.starts_with('#') {
+        return Ok(None);
+    }
+    let mut mark = Mark::Plain;
+    if first.starts_with('@') {
+        mark = match first {
+            "@revoked" => Mark::Revoked,
+            "@cert-authority" => Mark::Authority,
+            _ => return Err("the marker is not known"),
+        };
+        first = fields.next().ok_or("the host names are missing")?;
+    }
+    let hosts = Hosts::parse(first)?;
+    let (Some(kind), Some(base64)) = (fields.next(), fields.next()) else {
+        return Err("the key is missing");
+    };
+    let key = HostKey::parse(kind, base64).map_err(|bad| bad.why())?;
+    Ok(Some((mark, hosts, key)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! The first field of a line: which hosts it is about.
+
+use hmac::{Hmac, KeyInit, Mac};
+use russh::keys::ssh_encoding::base64::{Base64, Encoding};
+use sha1::Sha1;
+
+/// Who a line is about.
+#[derive(Debug)]
+pub(super) enum Hosts {
+    /// Patterns separated by commas; one that starts with `!` takes hosts out again.
+    Patterns(Vec<Pattern>),
+    /// One name, hashed with a salt.
+    Hashed { salt: Vec<u8>, hash: Vec<u8> },
+}
+
+#[derive(Debug)]
+pub(super) struct Pattern {
+    negated: bool,
+    glob: String,
+}
+
+impl Hosts {
+    pub(super) fn parse(field: &str) -> Result<Self, &'static str> {
+        let Some(hashed) = field.strip_prefix('|') else {
+            let pattern = |text: &str| match text.strip_prefix('!') {
+                Some(rest) => Pattern { negated: true, glob: rest.to_ascii_lowercase() },
+                None => Pattern { negated: false, glob: text.to_ascii_lowercase() },
+            };
+            return Ok(Self::Patterns(field.split(',').map(pattern).collect()));
+        };
+        let decode = |text| Base64::decode_vec(text).map_err(|_| "the hashed name is damaged");
+        match hashed.split('|').collect::<Vec<_>>().as_slice() {
+            ["1", salt, hash] => Ok(Self::Hashed { salt: decode(salt)?, hash: decode(hash)? }),
+            _ => Err("the hashed name is damaged"),
+        }
+    }
+
+    /// Whether the line is about `name` (lower case; `[name]:port` for ports other than 22).
+    pub(super) fn cover(&self, name: &str) -> bool {
+        match self {
+            Self::Patterns(patterns) => {
+                let hit = |negated| patterns.iter().any(|p| p.negated == negated && matches(&p.glob, name));
+                hit(false) && !hit(true)
+            }
+            Self::Hashed { salt, hash } => Hmac::<Sha1>::new_from_slice(salt)
+                .is_ok_and(|mac| mac.chain_update(name.as_bytes()).verify_slice(hash).is_ok()),
+        }
+    }
+}
+
+/// Whether `text` matches a pattern with `*` (anything) and `?` (one character).
+///
+/// After a mismatch only the last `*` can help, so this never takes more than `pattern × text` steps.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&wanted) if wanted == b'?' || wanted == byte => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|b| *b == b'*'))
+}

@@ -1,0 +1,204 @@
+//! The table of what OpenSSH would say, and properties that hold for any text.
+
+use proptest::prelude::*;
+use russh::keys::ssh_encoding::base64::{Base64, Encoding};
+
+use super::*;
+
+/// A key of some type that differs by its last byte.
+fn key(kind: &str, last: u8) -> HostKey {
+    let mut blob = u32::try_from(kind.len()).unwrap().to_be_bytes().to_vec();
+    blob.extend(kind.as_bytes());
+    blob.extend([0, 0, 0, 1, last]);
+    HostKey::from_blob(blob).unwrap()
+}
+
+fn ed(last: u8) -> HostKey {
+    key("ssh-ed25519", last)
+}
+
+fn known(text: &str) -> KnownHosts {
+    let mut known = KnownHosts::default();
+    known.add("kh".into(), text.as_bytes());
+    known
+}
+
+#[derive(Debug, PartialEq)]
+enum Short {
+    Yes(usize),
+    Unknown,
+    Authority,
+    Changed(usize),
+    Revoked(usize),
+}
+
+fn check(text: &str, host: &str, port: u16, offered: &HostKey) -> Short {
+    match known(text).check(&Endpoint::new(host, port), offered) {
+        Verdict::Trusted(place) => Short::Yes(place.line),
+        Verdict::Unknown { authority: false } => Short::Unknown,
+        Verdict::Unknown { authority: true } => Short::Authority,
+        Verdict::Changed { place, .. } => Short::Changed(place.line),
+        Verdict::Revoked(place) => Short::Revoked(place.line),
+    }
+}
+
+#[test]
+fn the_table() {
+    use Short::{Authority, Changed, Revoked, Unknown, Yes};
+    let (a, b, rsa, sk) = (ed(1), ed(2), key("ssh-rsa", 1), key("sk-ssh-ed25519@openssh.com", 1));
+    let cases: Vec<(&str, String, &str, u16, Short)> = vec![
+        ("empty file", String::new(), "h1", 22, Unknown),
+        ("exact", format!("h1 {a}"), "h1", 22, Yes(1)),
+        ("comment after the key", format!("h1 {a} root@h1 # x"), "h1", 22, Yes(1)),
+        ("another host", format!("h2 {a}"), "h1", 22, Unknown),
+        ("name is a prefix", format!("h1 {a}"), "h10", 22, Unknown),
+        ("comma list", format!("h0,h1,192.0.2.1 {a}"), "h1", 22, Yes(1)),
+        ("comma list, address", format!("h0,h1,192.0.2.1 {a}"), "192.0.2.1", 22, Yes(1)),
+        ("letter case of the file", format!("H1.Example.NET {a}"), "h1.example.net", 22, Yes(1)),
+        ("letter case of the inventory", format!("h1.example.net {a}"), "H1.Example.net", 22, Yes(1)),
+        ("tabs and leading blanks", format!(" \th1\t\tssh-ed25519 \t{}", &a.to_string()[12..]), "h1", 22, Yes(1)),
+        ("carriage return", format!("h1 {a}\r\n"), "h1", 22, Yes(1)),
+        ("port", format!("[h1]:2222 {a}"), "h1", 2222, Yes(1)),
+        ("port in the file, not dialled", format!("[h1]:2222 {a}"), "h1", 22, Unknown),
+        ("another port", format!("[h1]:2222 {a}"), "h1", 2223, Unknown),
+        ("bare name serves any port", format!("h1 {a}"), "h1", 2222, Yes(1)),
+        ("bare name with another key proves nothing", format!("h1 {b}"), "h1", 2222, Unknown),
+        ("port line beats bare name", format!("h1 {a}\n[h1]:2222 {b}"), "h1", 2222, Changed(2)),
+        ("IPv6", format!("2001:db8::1 {a}"), "2001:0db8:0::1", 22, Yes(1)),
+        ("IPv6 with port", format!("[2001:db8::1]:2222 {a}"), "2001:db8::1", 2222, Yes(1)),
+        ("star", format!("*.example.net {a}"), "h1.example.net", 22, Yes(1)),
+        ("star does not match the bare domain", format!("*.example.net {a}"), "example.net", 22, Unknown),
+        ("question mark", format!("h? {a}"), "h1", 22, Yes(1)),
+        ("question mark is one character", format!("h? {a}"), "h10", 22, Unknown),
+        ("star with port", format!("[*.example.net]:2222 {a}"), "h1.example.net", 2222, Yes(1)),
+        ("negation first", format!("!h1,* {a}"), "h1", 22, Unknown),
+        ("negation last", format!("*,!h1 {a}"), "h1", 22, Unknown),
+        ("negation of another", format!("!h1,* {a}"), "h2", 22, Yes(1)),
+        ("negation alone matches nobody", format!("!h1 {a}"), "h2", 22, Unknown),
+        ("changed", format!("# c\n\nh1 {b}"), "h1", 22, Changed(3)),
+        ("second line of a rotation", format!("h1 {b}\nh1 {a}"), "h1", 22, Yes(2)),
+        ("several types", format!("h1 {rsa}\nh1 {a}"), "h1", 22, Yes(2)),
+        ("only another type recorded", format!("h1 {rsa}"), "h1", 22, Changed(1)),
+        ("the same type is named first", format!("h1 {rsa}\nh1 {b}"), "h1", 22, Changed(2)),
+        ("a type we cannot use is still recorded", format!("h1 {sk}"), "h1", 22, Changed(1)),
+        ("revoked", format!("@revoked h1 {a}"), "h1", 22, Revoked(1)),
+        ("revoked beats a plain line before it", format!("h1 {a}\n@revoked * {a}"), "h1", 22, Revoked(2)),
+        ("revoked bare name covers a port", format!("[h1]:22 {a}\n@revoked h1 {a}"), "h1", 2222, Revoked(2)),
+        ("another key revoked", format!("@revoked h1 {b}\nh1 {a}"), "h1", 22, Yes(2)),
+        ("revoked elsewhere", format!("@revoked h2 {a}\nh1 {a}"), "h1", 22, Yes(2)),
+        ("only a revoked line, other key", format!("@revoked h1 {b}"), "h1", 22, Unknown),
+        ("authority is no plain key", format!("@cert-authority * {a}"), "h1", 22, Authority),
+        ("authority beside a plain line", format!("@cert-authority * {b}\nh1 {a}"), "h1", 22, Yes(2)),
+        ("authority of others", format!("@cert-authority *.example.net {a}"), "h1", 22, Unknown),
+        ("unknown marker", format!("@trusted h1 {a}"), "h1", 22, Unknown),
+        ("damaged Base64, then a good line", format!("h1 ssh-ed25519 AAAA*\nh1 {a}"), "h1", 22, Yes(2)),
+        ("type differs from the key's", format!("h1 ssh-rsa {}", &a.to_string()[12..]), "h1", 22, Unknown),
+        ("no key", "h1 ssh-ed25519\nh1\nh1 ".to_owned(), "h1", 22, Unknown),
+        ("protocol 1", "h1 1024 35 1234567".to_owned(), "h1", 22, Unknown),
+        ("commented out", format!("#h1 {a}"), "h1", 22, Unknown),
+        ("empty pattern", format!(", {a}"), "h1", 22, Unknown),
+    ];
+    for (what, text, host, port, expected) in cases {
+        assert_eq!(check(&text, host, port, &a), expected, "{what}");
+    }
+}
+
+/// Lines made by `ssh-keygen -H`.
+const HASHED: &str = "\
+|1|ZhUwjbXh5084bLQ0iEMsiowYkhA=|278SCFNOi+SRh35TCPuI/wTxtvc= ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKRvjYUutv9temXgSg4rF0NRV/pdiWYXiSCFObjqCQcS
+|1|k1pYYvFns1OUjAReOa9Nv6qJ08c=|Qq1XzBdUAC5SetQKypYbP1ocQTI= ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKRvjYUutv9temXgSg4rF0NRV/pdiWYXiSCFObjqCQcS
+";
+
+#[test]
+fn hashed_names_are_those_of_openssh() {
+    let key = HostKey::from_line(HASHED.lines().next().unwrap().split_once(' ').unwrap().1).unwrap();
+    assert_eq!(key.fingerprint(), "SHA256:8hL+WLrCt8C/HBeM+6CaVObfEckz8iXPojalxCi4NCk");
+    assert_eq!(check(HASHED, "h1.example.net", 22, &key), Short::Yes(1));
+    assert_eq!(check(HASHED, "H1.EXAMPLE.net", 2222, &key), Short::Yes(2));
+    assert_eq!(check(HASHED, "h1.example.net", 2222, &ed(1)), Short::Changed(2));
+    assert_eq!(check(HASHED, "h2.example.net", 22, &key), Short::Unknown);
+    for damaged in ["|1|x", "|1||", "|2|aa==|bb==", "|1|Zh*=|27==", "|"] {
+        assert_eq!(check(&format!("{damaged} {key}"), "h1", 22, &key), Short::Unknown, "{damaged}");
+    }
+}
+
+#[test]
+fn recorded_types_come_in_file_order() {
+    let text = format!("h1 {}\nh1 {}\n@cert-authority * {}\nh1 {}", key("ssh-rsa", 1), ed(1), key("x", 1), ed(2));
+    assert_eq!(known(&text).kinds(&Endpoint::new("h1", 22)), ["ssh-rsa", "ssh-ed25519"]);
+    assert_eq!(known(&text).kinds(&Endpoint::new("h1", 2222)), ["ssh-rsa", "ssh-ed25519"]);
+    assert!(known(&text).kinds(&Endpoint::new("h2", 22)).is_empty());
+}
+
+#[test]
+fn several_files_are_one_and_a_missing_one_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(dir.path()).unwrap();
+    let (user, global, none) = (dir.join("user"), dir.join("global"), dir.join("none"));
+    std::fs::write(&user, format!("h1 {}\n", ed(1))).unwrap();
+    std::fs::write(&global, format!("garbage\n@revoked h1 {}\nh1 {}\n", ed(1), ed(2))).unwrap();
+    let all = KnownHosts::read(&[user, none, global.clone()]).unwrap();
+    let h1 = Endpoint::new("h1", 22);
+    let place = |line| Place { file: global.clone(), line };
+    assert_eq!(all.check(&h1, &ed(1)), Verdict::Revoked(place(2)));
+    assert_eq!(all.check(&h1, &ed(2)), Verdict::Trusted(place(3)));
+    assert_eq!(all.notes(), [Note { place: place(1), why: "the key is missing" }]);
+    assert!(KnownHosts::read(&[dir.to_owned()]).is_err(), "a file that is there and cannot be read is an error");
+}
+
+/// The definition that the loop in [`pattern::matches`] must agree with.
+fn matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => (0..=text.len()).any(|n| matches_by_definition(rest, &text[n..])),
+        ([p, rest @ ..], [t, more @ ..]) if *p == b'?' || p == t => matches_by_definition(rest, more),
+        _ => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut known = KnownHosts::default();
+        known.add("kh".into(), &bytes);
+        let _ = known.check(&Endpoint::new("h1", 2222), &ed(1));
+    }
+
+    #[test]
+    fn no_line_made_of_real_parts_makes_it_panic_or_trust(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "@revoked", "@cert-authority", "@", "h1", "[h1]:2222", "*", "!h1", "|1|", "|1|aGk=|aGk=", ",", " ", "\t",
+            "\n", "ssh-ed25519", "ssh-rsa", "AAAA", "AAAAC3NzaC1lZDI1NTE5AAAAAQ==", "=", "#", "\u{e9}", "\0",
+        ]), 0..24)
+    ) {
+        let known = known(&parts.concat());
+        for port in [22, 2222] {
+            let endpoint = Endpoint::new("h1", port);
+            let verdict = known.check(&endpoint, &ed(7));
+            prop_assert!(!matches!(verdict, Verdict::Trusted(_) | Verdict::Revoked(_)), "{:?}", verdict);
+        }
+    }
+
+    #[test]
+    fn patterns_mean_what_the_definition_says(pattern in "[ab*?]{0,8}", text in "[ab]{0,8}") {
+        prop_assert_eq!(pattern::matches(&pattern, &text), matches_by_definition(pattern.as_bytes(), text.as_bytes()));
+    }
+
+    #[test]
+    fn a_key_survives_being_written_down(kind in "[a-z0-9@.-]{1,40}", rest in prop::collection::vec(any::<u8>(), 1..80)) {
+        let mut blob = u32::try_from(kind.len()).unwrap().to_be_bytes().to_vec();
+        blob.extend(kind.as_bytes());
+        blob.extend(&rest);
+        let key = HostKey::from_blob(blob).unwrap();
+        prop_assert_eq!(HostKey::from_line(&format!("{key} comment")).unwrap(), key);
+    }
+
+    #[test]
+    fn damaged_keys_are_refused(blob in prop::collection::vec(any::<u8>(), 0..12)) {
+        // A length that reaches past the end, nothing after the type, or a type that cannot be shown.
+        if let Ok(key) = HostKey::from_blob(blob.clone()) {
+            prop_assert!(HostKey::parse(key.kind(), &Base64::encode_string(&blob)).is_ok());
+            prop_assert!(key.kind().bytes().all(|b| b.is_ascii_graphic()));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! SSH over russh.
+
+pub mod known_hosts;
