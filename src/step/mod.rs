@@ -1,1 +1,336 @@
-//! What each action looks at, does, checks and takes back.
+//! What each action looks at, does, and needs to be taken back.
+//!
+//! Planning is pure: [`Looks`] collects what the steps of a host must look at, the host answers, and [`plan`] turns steps
+//! and facts into a [`HostPlan`]: for each step what is to be done (or that nothing is), and the whole way back, before
+//! anything is changed. A step that cannot be done here is refused at this point.
+
+mod backup;
+mod command;
+mod looks;
+mod place;
+mod point;
+mod restart;
+mod restore;
+mod services;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Action, CredentialState, Http, Once, RemotePath, SecretName, Step, StepRef, StepStatus, VerifyPublish, WaitFor,
+};
+use crate::remote::{Act, Fact, HostCondition, UndoRecord, in_undo_order};
+use crate::secret::SecretValue;
+
+pub use looks::Looks;
+pub use services::{ServiceError, Services};
+
+/// What is to be done on one host, and its way back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostPlan {
+    /// The steps in order.
+    pub steps: Vec<PlannedStep>,
+    /// The way back in its order.
+    pub undo: Vec<UndoRecord>,
+    /// The credential files and what they hold now.
+    pub credentials: Vec<CredentialState>,
+    /// Things worth knowing before it begins.
+    pub notes: Vec<String>,
+}
+
+impl HostPlan {
+    /// Whether the host is to be changed.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.work, Work::Act { .. }))
+    }
+
+    /// The longest that the way back may take.
+    #[must_use]
+    pub fn undo_limit(&self) -> Duration {
+        undo_limit(&self.undo)
+    }
+}
+
+/// The longest that these records may take to be undone.
+#[must_use]
+pub fn undo_limit(undo: &[UndoRecord]) -> Duration {
+    let parts = undo.iter().map(|record| match record {
+        UndoRecord::Service { timeout, healthy, .. } => *timeout + *healthy + Duration::from_secs(90),
+        UndoRecord::Command { limit, .. } => *limit + Duration::from_secs(10),
+        _ => Duration::from_secs(10),
+    });
+    parts.sum()
+}
+
+/// One step of a host's plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// Which.
+    pub id: StepRef,
+    /// Whether it runs on each host or once.
+    pub once: Once,
+    /// `changed`: it would change the host; `ok`: it would not; `skipped`: its condition says no.
+    pub status: StepStatus,
+    /// What it would do, in a few words.
+    pub detail: String,
+    /// The change in lines: fingerprints, modes, owners, the one env key.
+    pub diff: Vec<String>,
+    /// How often it is tried again.
+    pub retries: u32,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a planned step does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Nothing.
+    Nothing,
+    /// Changes the host.
+    Act {
+        /// How.
+        act: Act,
+        /// The secret that is written, and whether a line end follows it.
+        data: Option<(SecretName, bool)>,
+    },
+    /// Runs a command that changes nothing.
+    Peek {
+        /// For `sh -c`.
+        script: String,
+        /// Its limit.
+        limit: Duration,
+    },
+    /// Waits for something on the host.
+    Wait {
+        /// What.
+        until: WaitFor,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Asks an HTTP server, from the controller.
+    Http(Http),
+    /// Publishes through the forge, from the controller.
+    VerifyPublish(VerifyPublish),
+}
+
+impl Work {
+    /// Whether it is done by the controller alone, so that it can stand for a batch or the run.
+    #[must_use]
+    pub fn is_controllers(&self) -> bool {
+        matches!(
+            self,
+            Self::Nothing | Self::Http(_) | Self::VerifyPublish(_) | Self::Wait { until: WaitFor::Time(_), .. }
+        )
+    }
+}
+
+/// The host's part of a condition, if it has one.
+#[must_use]
+pub fn host_condition(until: &WaitFor) -> Option<HostCondition> {
+    match until {
+        WaitFor::Time(_) => None,
+        WaitFor::Path(path) => Some(HostCondition::Path(path.clone())),
+        WaitFor::Port(port) => Some(HostCondition::Port(*port)),
+        WaitFor::Command(script) => Some(HostCondition::Command(script.clone())),
+    }
+}
+
+/// A step that cannot be done on this host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step}: {reason}")]
+pub struct Refusal {
+    /// Which.
+    pub step: StepRef,
+    /// Why not.
+    pub reason: String,
+    /// A command that removes the obstacle.
+    pub fix: Option<String>,
+}
+
+/// The values of the run's secrets.
+pub type Values = BTreeMap<SecretName, SecretValue>;
+
+/// What planning carries from step to step.
+struct Planner<'a> {
+    values: &'a Values,
+    facts: &'a [Fact],
+    run: &'a crate::model::RunId,
+    plan: HostPlan,
+    /// Content of files after the steps so far: path as the playbook names it, SHA-256, and whether it changes.
+    contents: Vec<(RemotePath, String, bool)>,
+    /// Something on disk changes that a running process has not seen.
+    dirty_process: bool,
+    /// The playbook has steps that could change files at all.
+    has_file_steps: bool,
+}
+
+/// What a step's own planner says.
+struct Planned {
+    status: StepStatus,
+    detail: String,
+    diff: Vec<String>,
+    work: Work,
+}
+
+impl Planned {
+    fn nothing(detail: impl Into<String>) -> Self {
+        Self { status: StepStatus::Ok, detail: detail.into(), diff: Vec::new(), work: Work::Nothing }
+    }
+
+    fn change(detail: impl Into<String>, diff: Vec<String>, act: Act) -> Self {
+        Self { status: StepStatus::Changed, detail: detail.into(), diff, work: Work::Act { act, data: None } }
+    }
+
+    fn check(detail: impl Into<String>, work: Work) -> Self {
+        Self { status: StepStatus::Ok, detail: detail.into(), diff: Vec::new(), work }
+    }
+}
+
+/// A reason why not, before the step's name is added.
+struct No {
+    reason: String,
+    fix: Option<String>,
+}
+
+impl No {
+    fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), fix: None }
+    }
+}
+
+/// Plans the steps of one host from what its probes found.
+///
+/// # Errors
+/// Every step that cannot be done here.
+pub fn plan(
+    run: &crate::model::RunId,
+    steps: &[Step],
+    looks: &Looks,
+    facts: &[Fact],
+    values: &Values,
+) -> Result<HostPlan, Vec<Refusal>> {
+    let has_file_steps = steps
+        .iter()
+        .any(|step| step.enabled && matches!(step.action, Action::Place(_) | Action::Point(_) | Action::Restore(_)));
+    let mut planner = Planner {
+        values,
+        facts,
+        run,
+        plan: HostPlan::default(),
+        contents: Vec::new(),
+        dirty_process: false,
+        has_file_steps,
+    };
+    let mut refusals = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let planned = if step.enabled {
+            planner.step(at, steps, step, looks)
+        } else {
+            Ok(Planned {
+                status: StepStatus::Skipped,
+                detail: "its condition says no".to_owned(),
+                diff: Vec::new(),
+                work: Work::Nothing,
+            })
+        };
+        match planned {
+            Ok(planned) if step.once != Once::Host && !planned.work.is_controllers() => refusals.push(Refusal {
+                step: step.id.clone(),
+                reason: format!("`{}` works on each host and cannot be done once for all", step.action.key()),
+                fix: None,
+            }),
+            Ok(planned) => planner.plan.steps.push(PlannedStep {
+                id: step.id.clone(),
+                once: step.once,
+                status: planned.status,
+                detail: planned.detail,
+                diff: planned.diff,
+                retries: step.retries,
+                work: planned.work,
+            }),
+            Err(no) => refusals.push(Refusal { step: step.id.clone(), reason: no.reason, fix: no.fix }),
+        }
+    }
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    in_undo_order(&mut planner.plan.undo);
+    Ok(planner.plan)
+}
+
+impl Planner<'_> {
+    fn step(&mut self, at: usize, steps: &[Step], step: &Step, looks: &Looks) -> Result<Planned, No> {
+        match &step.action {
+            Action::Backup(backup) => self.backup(step, backup, steps, looks),
+            Action::Place(place) => self.place(step, place, looks),
+            Action::Point(point) => self.point(step, point, looks),
+            Action::Restart(restart) => self.restart(at, steps, step, restart, looks),
+            Action::Restore(restore) => self.restore(step, restore, looks),
+            Action::Command(command) => self.command(step, command),
+            Action::Wait(wait) => {
+                Ok(Planned::check("waits", Work::Wait { until: wait.until.clone(), limit: wait.timeout }))
+            }
+            Action::Http(http) => Ok(Planned::check(format!("asks {}", http.url), Work::Http(http.clone()))),
+            Action::VerifyPublish(verify) => Ok(Planned::check(
+                format!("publishes for real: runs {} of {} on {}", verify.workflow, verify.repo, verify.git_ref),
+                Work::VerifyPublish(verify.clone()),
+            )),
+            Action::Prove(_) | Action::AssertNotStored(_) | Action::Approve(_) => {
+                Err(No::because(format!("this version of keyswap cannot do `{}` yet", step.action.key())))
+            }
+        }
+    }
+
+    fn fact(&self, at: Option<usize>) -> Result<&Fact, No> {
+        match at.and_then(|at| self.facts.get(at)) {
+            Some(Fact::Refused(failure)) => Err(No { reason: failure.message.clone(), fix: failure.fix.clone() }),
+            Some(fact) => Ok(fact),
+            None => Err(No::because("the host did not say how it stands")),
+        }
+    }
+
+    fn file_fact(&self, looks: &Looks, path: &RemotePath) -> Result<crate::remote::FileFact, No> {
+        match self.fact(looks.file_at(path))? {
+            Fact::File(fact) => Ok(fact.clone()),
+            _ => Err(No::because("the host answered another question")),
+        }
+    }
+
+    /// Remembers a credential file for the recap.
+    fn credential(&mut self, fact: &crate::remote::FileFact) {
+        if !self.plan.credentials.iter().any(|known| known.path == fact.path) {
+            self.plan.credentials.push(CredentialState {
+                path: fact.path.clone(),
+                before: fact.fingerprint.clone(),
+                now: fact.fingerprint.clone(),
+            });
+        }
+    }
+}
+
+/// A resolved path from a host, as a path again.
+fn resolved(text: &str) -> Result<RemotePath, No> {
+    text.parse().map_err(|error| No::because(format!("the host names a path that cannot be used: {error}")))
+}
+
+/// The record that takes a written file back.
+fn file_undo(step: u32, path: RemotePath, before: Option<crate::remote::FileBefore>, post: &str) -> UndoRecord {
+    match before {
+        Some(before) => UndoRecord::File { step, path, before, post: post.to_owned() },
+        None => UndoRecord::Remove { step, path, post: post.to_owned() },
+    }
+}
+
+/// SHA-256 in hex.
+pub(crate) fn sha_hex(parts: &[&[u8]]) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -35,6 +35,14 @@ pub(crate) fn call<'a>(function: &str, args: impl IntoIterator<Item = &'a str>) 
     line
 }
 
+/// A program and its arguments as a script that runs exactly that.
+///
+/// The script is read by a `sh` of its own, which does not know the library's variables, so line ends stay as they are.
+pub(crate) fn words(argv: &[String]) -> String {
+    let quoted = argv.iter().map(|word| format!("'{}'", word.replace('\0', "").replace('\'', "'\\''")));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,0 +1,99 @@
+//! `restart`: the runner takes the new files up, and its process is looked at.
+
+use super::{Looks, No, Planned, Planner};
+use crate::model::{Action, Point, Reaches, Restart, RestartHow, Step};
+use crate::remote::{Act, Active, Fact, Pointer, UndoRecord};
+
+/// The last pointer before a restart that its process must show.
+pub(super) fn pointer_of(earlier: &[Step]) -> Option<&Point> {
+    earlier.iter().rev().filter(|step| step.enabled).find_map(|step| match &step.action {
+        Action::Point(point) if point.reaches == Reaches::Daemon => Some(point),
+        _ => None,
+    })
+}
+
+impl Planner<'_> {
+    pub(super) fn restart(
+        &mut self,
+        at: usize,
+        steps: &[Step],
+        step: &Step,
+        restart: &Restart,
+        looks: &Looks,
+    ) -> Result<Planned, No> {
+        let Fact::Service(fact) = self.fact(looks.of_step(step.id.index).map(|(probe, _)| probe))?.clone() else {
+            return Err(No::because("the host answered another question"));
+        };
+        let name = name_of(&restart.how);
+        let was_up = match fact.active {
+            Active::Yes | Active::Unknown => true,
+            Active::No => false,
+            Active::Missing => return Err(No::because(format!("there is no {name} on this host ({})", fact.detail))),
+            Active::Looping => {
+                return Err(No::because(format!("{name} crash-loops before anything was changed ({})", fact.detail)));
+            }
+        };
+        let earlier = steps.get(..at).unwrap_or_default();
+        let point = pointer_of(earlier);
+        let debt = fact.stale || fact.pointed == Some(false);
+        if self.has_file_steps && !self.dirty_process && !debt {
+            return Ok(Planned::nothing("the running process has the files already"));
+        }
+        if self.has_file_steps && !self.dirty_process {
+            self.plan.notes.push(format!("{name} runs on older files: it was never restarted on them"));
+        }
+        if matches!(restart.how, RestartHow::Docker { .. }) && point.is_some() {
+            self.plan
+                .notes
+                .push(format!("a plain docker restart does not read an env file again: {name} keeps its environment"));
+        }
+        let pointer = point.map(|point| Pointer {
+            key: point.key.clone(),
+            value: point.value.clone(),
+            content: self.content_behind(&point.value),
+        });
+        self.plan.undo.push(UndoRecord::Service {
+            step: step.id.index,
+            how: restart.how.clone(),
+            was_up,
+            healthy: restart.healthy,
+            timeout: restart.timeout,
+        });
+        let detail = if was_up {
+            format!("restarts {name} ({})", fact.detail)
+        } else {
+            format!("{name} is stopped and stays stopped")
+        };
+        Ok(Planned::change(
+            detail.clone(),
+            vec![detail],
+            Act::Restart {
+                how: restart.how.clone(),
+                was_up,
+                healthy: restart.healthy,
+                timeout: restart.timeout,
+                pointer,
+            },
+        ))
+    }
+
+    /// The content that a pointer's file must show: that of the file placed under the same name (the path may differ,
+    /// a container sees its own), or of the only one.
+    fn content_behind(&self, value: &str) -> Option<String> {
+        let name = value.rsplit('/').next();
+        let same = self.contents.iter().find(|(path, ..)| Some(path.file_name()) == name);
+        match (same, self.contents.as_slice()) {
+            (Some((_, sha, _)), _) | (None, [(_, sha, _)]) => Some(sha.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn name_of(how: &RestartHow) -> String {
+    match how {
+        RestartHow::Systemd { unit } => format!("unit {unit}"),
+        RestartHow::Docker { container } => format!("container {container}"),
+        RestartHow::Compose { file, service } => format!("service {service} of {file}"),
+        RestartHow::Command { .. } => "the runner".to_owned(),
+    }
+}

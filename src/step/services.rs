@@ -1,0 +1,35 @@
+//! What steps ask of servers, from the controller.
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Http, VerifyPublish};
+
+/// The servers of the environment.
+pub trait Services: Send + Sync {
+    /// Looks whether a verification could be done: server, repository, branch, workflow, rights.
+    fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<(), ServiceError>>;
+
+    /// Dispatches the workflow and waits for its end. `progress` gets a line whenever there is something new.
+    ///
+    /// Says in a line what was published.
+    fn verify_publish<'a>(
+        &'a self,
+        spec: &'a VerifyPublish,
+        progress: &'a (dyn Fn(String) + Send + Sync),
+        cancel: CancellationToken,
+    ) -> BoxFuture<'a, Result<String, ServiceError>>;
+
+    /// Asks an HTTP server; says in a line what it answered.
+    fn http<'a>(&'a self, spec: &'a Http) -> BoxFuture<'a, Result<String, ServiceError>>;
+}
+
+/// Why a server did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    /// In a line, without a secret.
+    pub message: String,
+    /// The server does not accept who we are: it will say so for every host.
+    pub auth: bool,
+}
