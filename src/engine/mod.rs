@@ -1,1 +1,66 @@
 //! One host's saga.
+//!
+//! [`Saga`] owns a host's connection and drives it through look, prepare, acts, commit or undo. Invariants:
+//! - the journal holds the intent, synced, before the host is asked to act;
+//! - a lost link is never taken for a failure of the step: the host is connected to again, its state is read, and then it
+//!   is taken back; what cannot be read is owed;
+//! - nothing is reported as put back or as new that the host did not say after looking.
+
+mod mend;
+mod saga;
+mod settle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::event::Sink;
+use crate::journal::Journal;
+use crate::model::RunId;
+use crate::remote::Connect;
+use crate::step::{Services, Values};
+
+pub use mend::mend_commands;
+pub use saga::{Opened, Saga, Stop, StopKind, controllers_work};
+pub use settle::Settling;
+
+/// What all sagas of a run share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The run.
+    pub run: RunId,
+    /// Who runs it and from where, as it is left on the hosts.
+    pub owner: String,
+    /// Makes connections.
+    pub connect: Arc<dyn Connect>,
+    /// The run's journal.
+    pub journal: Journal,
+    /// Where events go.
+    pub events: Sink,
+    /// The values of the secrets.
+    pub values: Arc<Values>,
+    /// The servers.
+    pub services: Arc<dyn Services>,
+    /// The operator says that no new step may begin.
+    pub cancel: CancellationToken,
+    /// The rollout says so: what is under way goes back. Cancelled with `cancel`.
+    pub halt: CancellationToken,
+    /// How long a lost host is tried again before it is owed.
+    pub patience: Patience,
+}
+
+/// How often and how fast a lost host is connected to again.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Attempts.
+    pub attempts: u32,
+    /// Rest before the first one; doubled each time.
+    pub first_rest: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { attempts: 5, first_rest: Duration::from_secs(1) }
+    }
+}

@@ -3,10 +3,14 @@
 //! Events carry facts, not sentences for one kind of screen. No event carries a secret; free text from a host
 //! (the tail of a command's output, a reason) has passed the redactor and holds no control characters.
 
+mod sink;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{HostName, HostResult, HostStatus, RunId, RunStatus, StepRef, StepStatus};
+
+pub use sink::Sink;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

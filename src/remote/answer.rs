@@ -7,7 +7,7 @@ use crate::model::Fingerprint;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To [`super::Op::Hello`].
-    Hello(HostFacts),
+    Hello(Box<HostFacts>),
     /// To [`super::Op::Look`]: one for each probe.
     Facts(Vec<Fact>),
     /// The host is prepared, taken over, or committed.

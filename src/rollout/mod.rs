@@ -1,1 +1,18 @@
-//! Batches, failure budget, scope of the rollback.
+//! Batches, the failure budget, and the scope of the rollback.
+//!
+//! A batch is worked on host by host, side by side; a step that stands for the batch or the run is a barrier. A failed host
+//! within the budget is taken back alone and the rollout goes on; one more stops it, and then `on_failure` says what goes
+//! back. Nothing of a batch is let go before all of it has passed.
+
+mod batch;
+mod exit;
+mod preflight;
+mod run;
+mod select;
+mod settle;
+
+pub use exit::{Outcome, exit_code, run_status};
+pub use preflight::{Preflight, Spared, preflight};
+pub use run::{Rolling, run};
+pub use select::batch_sizes;
+pub use settle::{SettleOrder, settle_back};

@@ -325,6 +325,14 @@ fn file_undo(step: u32, path: RemotePath, before: Option<crate::remote::FileBefo
     }
 }
 
+/// The digest of a way back: what the journal keeps of it.
+#[must_use]
+pub fn digest_of(undo: &[UndoRecord]) -> String {
+    // Plain data without maps: it always serialises, and always alike.
+    let text = serde_json::to_vec(undo).unwrap_or_default();
+    sha_hex(&[&text])
+}
+
 /// SHA-256 in hex.
 pub(crate) fn sha_hex(parts: &[&[u8]]) -> String {
     use sha2::{Digest, Sha256};

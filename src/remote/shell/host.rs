@@ -38,7 +38,7 @@ impl ShellHost {
     /// As [`Host::call`].
     pub async fn hello(&mut self) -> Result<HostFacts, CallError> {
         match self.call(&Op::Hello, None).await? {
-            Answer::Hello(facts) => Ok(facts),
+            Answer::Hello(facts) => Ok(*facts),
             _ => Err(broken("hello was not answered")),
         }
     }

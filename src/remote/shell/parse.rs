@@ -95,7 +95,7 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
         lines.iter().find(|line| line.tag == tag).ok_or_else(|| broken(&format!("there is no `{tag}` in the answer")))
     };
     match op {
-        Op::Hello => Ok(Answer::Hello(hello(one("hello")?)?)),
+        Op::Hello => Ok(Answer::Hello(Box::new(hello(one("hello")?)?))),
         Op::Look(probes) => facts(probes, lines).map(Answer::Facts),
         Op::Prepare { .. } => one("prepared").map(|_| Answer::Done),
         Op::Takeover { .. } => Ok(Answer::Done),

@@ -30,8 +30,18 @@ ks_each() {
   ks_die refused "$KS_RUN_DIR/undo is not whole"
 }
 
-# ks_prepare RUN OWNER <UNDO: keeps the preimages, arms the host, then sets the stages.
+# ks_prepare RUN OWNER <UNDO: keeps the preimages, arms the host, then sets the stages. What fails before it is armed
+# leaves nothing behind.
 ks_prepare() {
+  local rc
+  rc=0
+  (ks_prepare_all "$@") || rc=$?
+  [ $rc != 0 ] || return 0
+  ks_cas_look && [ "$RUN" = "$1" ] || rm -rf "$K/runs/$1"
+  exit $rc
+}
+
+ks_prepare_all() {
   ks_state_init
   KS_RUN_DIR=$K/runs/$1
   [ "$(ks_phase_of "$1")" != armed ] || ks_die held "run $1 has begun here already" run "$1"

@@ -1,0 +1,472 @@
+//! The way forward: open, prepare, act, commit.
+
+use std::time::Instant;
+
+use zeroize::Zeroizing;
+
+use super::Shared;
+use crate::event::EventKind;
+use crate::journal::Record;
+use crate::model::{CredentialState, Host, HostName, Once, Step, StepRef, StepStatus, WaitFor};
+use crate::remote::{Answer, CallError, Fact, FailClass, HostFacts, Op, UnreachableKind};
+use crate::secret::SecretValue;
+use crate::step::{self, HostPlan, Looks, PlannedStep, Work};
+
+/// One host on its way.
+pub struct Saga {
+    pub(super) shared: Shared,
+    pub(super) host: Host,
+    pub(super) conn: Option<Box<dyn crate::remote::Host>>,
+    pub(super) facts: HostFacts,
+    pub(super) plan: HostPlan,
+    pub(super) batch: u32,
+    /// The next step.
+    next: usize,
+    /// The host holds our undo (or may hold it).
+    pub(super) prepared: bool,
+    pub(super) notes: Vec<String>,
+}
+
+/// What came of opening a host.
+pub enum Opened {
+    /// It was looked at; its steps are planned.
+    Ready(Box<Saga>),
+    /// It could not be reached or logged in to; nothing was changed there.
+    Unreachable {
+        /// Which stage said no.
+        kind: UnreachableKind,
+        /// Why, with what to do.
+        reason: String,
+    },
+    /// It was reached, and the playbook cannot be done there; nothing was changed.
+    Refused {
+        /// Why, with what to do.
+        reason: String,
+    },
+    /// Another run holds it.
+    Held {
+        /// By whom, since which run.
+        reason: String,
+    },
+}
+
+/// Why a saga does not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// The kind.
+    pub kind: StopKind,
+    /// In a line.
+    pub reason: String,
+}
+
+/// The kinds of a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopKind {
+    /// A step failed.
+    Failed,
+    /// A server does not accept us: every host would fail alike.
+    Auth,
+    /// The link was lost.
+    Lost,
+    /// The operator stopped the run.
+    Cancelled,
+    /// The journal could not be written: no intent, no act.
+    Journal,
+}
+
+impl Stop {
+    pub(super) fn new(kind: StopKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+}
+
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        let kind = if matches!(error, CallError::Lost(_)) { StopKind::Lost } else { StopKind::Failed };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<crate::journal::JournalError> for Stop {
+    fn from(error: crate::journal::JournalError) -> Self {
+        Self::new(StopKind::Journal, format!("the journal could not be written: {error}"))
+    }
+}
+
+impl Saga {
+    /// Connects to a host, looks at it and plans its steps. Changes nothing.
+    pub async fn open(shared: &Shared, host: &Host, steps: &[Step]) -> Opened {
+        let mut conn = match shared.connect.connect(host).await {
+            Ok(conn) => conn,
+            Err(error) => {
+                let reason = match &error.hint {
+                    Some(hint) => format!("{error}; {hint}"),
+                    None => error.to_string(),
+                };
+                return Opened::Unreachable { kind: error.kind, reason };
+            }
+        };
+        let looks = Looks::for_steps(steps);
+        let asked = async {
+            let Answer::Hello(facts) = conn.call(&Op::Hello, None).await? else {
+                return Ok((HostFacts::default(), Vec::new()));
+            };
+            let found = match conn.call(&Op::Look(looks.probes().to_vec()), None).await? {
+                Answer::Facts(found) => found,
+                _ => Vec::new(),
+            };
+            Ok::<(HostFacts, Vec<Fact>), CallError>((*facts, found))
+        };
+        let (facts, found) = match asked.await {
+            Ok(answers) => answers,
+            Err(CallError::Lost(lost)) => {
+                return Opened::Unreachable { kind: UnreachableKind::Network, reason: lost.to_string() };
+            }
+            Err(CallError::Failed(failure)) => return Opened::Refused { reason: failure.to_string() },
+        };
+        if !facts.missing.is_empty() {
+            return Opened::Refused { reason: format!("the host lacks {}", facts.missing.join(", ")) };
+        }
+        if let Some(reason) = held(&facts) {
+            return Opened::Held { reason };
+        }
+        match step::plan(&shared.run, steps, &looks, &found, &shared.values) {
+            Ok(plan) => {
+                let detail = format!("{} as uid {}, {}, {}", facts.login, facts.uid, facts.shell, facts.os);
+                shared.events.emit(Some(&host.name), None, EventKind::HostReady { detail });
+                Opened::Ready(Box::new(Self {
+                    shared: shared.clone(),
+                    host: host.clone(),
+                    conn: Some(conn),
+                    facts,
+                    notes: plan.notes.clone(),
+                    plan,
+                    batch: 0,
+                    next: 0,
+                    prepared: false,
+                }))
+            }
+            Err(refusals) => {
+                let reasons: Vec<String> = refusals
+                    .iter()
+                    .map(|refusal| match &refusal.fix {
+                        Some(fix) => format!("{refusal} (try: {fix})"),
+                        None => refusal.to_string(),
+                    })
+                    .collect();
+                Opened::Refused { reason: reasons.join("; ") }
+            }
+        }
+    }
+
+    /// Goes on with a host whose run was cut off: connects, and takes it over if it still holds the run. Its steps are
+    /// asked for again from the first one; each of them looks before it acts.
+    ///
+    /// # Errors
+    /// When the host cannot be reached, or was settled by somebody else.
+    pub async fn reopen(shared: &Shared, host: &Host, plan: &HostPlan, batch: u32) -> Result<Box<Self>, Stop> {
+        let unreachable = |error: crate::remote::Unreachable| Stop::new(StopKind::Lost, error.to_string());
+        let mut conn = shared.connect.connect(host).await.map_err(unreachable)?;
+        let Answer::Hello(facts) = conn.call(&Op::Hello, None).await? else {
+            return Err(Stop::new(StopKind::Failed, "the host answered another question"));
+        };
+        let ours = facts.run == shared.run.as_str();
+        let prepared = match facts.phase.as_str() {
+            "armed" if ours => {
+                conn.call(&Op::Takeover { run: shared.run.clone() }, None).await?;
+                true
+            }
+            "none" | "idle" | "old" | "new" if !ours => false,
+            phase => {
+                let reason = format!("the host is {phase} by run {}", facts.run);
+                return Err(Stop::new(StopKind::Failed, reason));
+            }
+        };
+        Ok(Box::new(Self {
+            shared: shared.clone(),
+            host: host.clone(),
+            conn: Some(conn),
+            facts: *facts,
+            notes: plan.notes.clone(),
+            plan: plan.clone(),
+            batch,
+            next: 0,
+            prepared,
+        }))
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn name(&self) -> &HostName {
+        &self.host.name
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What is to be done.
+    #[must_use]
+    pub fn plan(&self) -> &HostPlan {
+        &self.plan
+    }
+
+    /// What the host is.
+    #[must_use]
+    pub fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    /// Puts it into a batch, counted from 1.
+    pub fn set_batch(&mut self, batch: u32) {
+        self.batch = batch;
+    }
+
+    /// Whether it is to be changed.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.plan.changes()
+    }
+
+    /// Whether it may have been changed.
+    #[must_use]
+    pub fn touched(&self) -> bool {
+        self.prepared
+    }
+
+    /// The next step that stands for a batch or the run and holds this host up, if it is at one.
+    #[must_use]
+    pub fn barrier(&self) -> Option<&PlannedStep> {
+        self.plan.steps.get(self.next).filter(|step| step.once != Once::Host)
+    }
+
+    /// Goes past a barrier.
+    pub fn pass_barrier(&mut self) {
+        self.next += 1;
+    }
+
+    /// Whether all steps are done.
+    #[must_use]
+    pub fn at_end(&self) -> bool {
+        self.next >= self.plan.steps.len()
+    }
+
+    pub(super) async fn call(&mut self, op: &Op, data: Option<&[u8]>) -> Result<Answer, CallError> {
+        let Some(conn) = self.conn.as_mut() else {
+            return Err(CallError::Lost(crate::remote::Lost { reason: "the connection was lost".to_owned() }));
+        };
+        let answer = conn.call(op, data).await;
+        if matches!(answer, Err(CallError::Lost(_))) {
+            self.conn = None;
+        }
+        answer
+    }
+
+    pub(super) async fn record(&mut self, record: Record) -> Result<String, crate::journal::JournalError> {
+        let appended = self.shared.journal.append(Some(&self.host.name), record).await?;
+        Ok(appended.head.as_str().to_owned())
+    }
+
+    /// Leaves the way back on the host and takes the host for the run.
+    ///
+    /// # Errors
+    /// When the host or the journal says no. [`Saga::touched`] tells whether the host may have been reached.
+    pub async fn prepare(&mut self) -> Result<(), Stop> {
+        if !self.changes() || self.prepared {
+            return Ok(());
+        }
+        let undo_digest = step::digest_of(&self.plan.undo);
+        self.record(Record::PrepareStarted).await?;
+        self.prepared = true;
+        let op = Op::Prepare {
+            run: self.shared.run.clone(),
+            owner: self.shared.owner.clone(),
+            undo: self.plan.undo.clone(),
+        };
+        self.call(&op, None).await?;
+        self.record(Record::HostPrepared {
+            undo_digest,
+            machine: Some(self.facts.machine.clone()),
+            epoch: None,
+            credentials: self.plan.credentials.clone(),
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Runs the host's steps up to the next barrier or the end.
+    ///
+    /// # Errors
+    /// The first step that does not succeed; the steps after it are not begun.
+    pub async fn advance(&mut self) -> Result<(), Stop> {
+        while let Some(step) = self.plan.steps.get(self.next).filter(|step| step.once == Once::Host).cloned() {
+            if self.shared.halt.is_cancelled() {
+                return Err(Stop::new(StopKind::Cancelled, "stopped before its next step"));
+            }
+            self.one(&step).await?;
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, step: &PlannedStep) -> Result<(), Stop> {
+        let began = Instant::now();
+        let name = self.host.name.clone();
+        self.shared.events.emit(Some(&name), Some(&step.id), EventKind::StepStarted);
+        let mut tries = 0;
+        let outcome = loop {
+            let outcome = self.work(step).await;
+            // Only what leaves nothing behind is tried again.
+            let again = matches!(step.work, Work::Peek { .. } | Work::Wait { .. } | Work::Http(_));
+            match &outcome {
+                Err(stop) if stop.kind == StopKind::Failed && again && tries < step.retries => tries += 1,
+                _ => break outcome,
+            }
+        };
+        let (status, detail) = match &outcome {
+            Ok(done) => done.clone(),
+            Err(stop) if stop.kind == StopKind::Lost => (StepStatus::Unknown, stop.reason.clone()),
+            Err(stop) => (StepStatus::Failed, stop.reason.clone()),
+        };
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.events.emit(
+            Some(&name),
+            Some(&step.id),
+            EventKind::StepFinished { status, detail: detail.clone(), elapsed_ms },
+        );
+        if self.prepared {
+            let record = Record::StepFinished { step: step.id.clone(), status, detail };
+            let written = self.record(record).await;
+            if outcome.is_ok() {
+                written?;
+            }
+        }
+        outcome.map(|_| ())
+    }
+
+    /// Does a step's work; says how it ended well.
+    async fn work(&mut self, step: &PlannedStep) -> Result<(StepStatus, String), Stop> {
+        let ok = |detail: &str| Ok((StepStatus::Ok, detail.to_owned()));
+        let head = if self.prepared {
+            let intent = if step.detail.is_empty() { "nothing to do" } else { &step.detail };
+            self.record(Record::StepStarted { step: step.id.clone(), intent: intent.to_owned() }).await?
+        } else {
+            String::new()
+        };
+        match &step.work {
+            Work::Nothing => Ok((step.status, step.detail.clone())),
+            Work::Act { act, data } => {
+                let value = match data {
+                    Some((name, newline)) => Some(content(self.shared.values.get(name), *newline)?),
+                    None => None,
+                };
+                let op = Op::Act { run: self.shared.run.clone(), head, step: step.id.index, act: act.clone() };
+                let answer = self.call(&op, value.as_ref().map(|value| value.as_slice())).await?;
+                let Answer::Acted(acted) = answer else {
+                    return Err(Stop::new(StopKind::Failed, "the host answered another question"));
+                };
+                if acted.process_unchecked {
+                    self.notes.push("process not checked".to_owned());
+                }
+                if acted.left_stopped {
+                    self.notes.push("the runner was stopped and was left stopped".to_owned());
+                    return Ok((StepStatus::Ok, step.detail.clone()));
+                }
+                Ok((StepStatus::Changed, step.detail.clone()))
+            }
+            Work::Peek { script, limit } => {
+                match self.call(&Op::Peek { script: script.clone(), limit: *limit }, None).await? {
+                    Answer::Acted(acted) => ok(&acted.output),
+                    _ => ok(""),
+                }
+            }
+            Work::Wait { until: WaitFor::Time(time), .. } => {
+                tokio::select! {
+                    () = tokio::time::sleep(*time) => ok("waited"),
+                    () = self.shared.halt.cancelled() => {
+                        Err(Stop::new(StopKind::Cancelled, "stopped by the operator"))
+                    }
+                }
+            }
+            Work::Wait { until, limit } => {
+                let Some(until) = step::host_condition(until) else { return ok("") };
+                self.call(&Op::Wait { until, limit: *limit }, None).await?;
+                ok("it is there")
+            }
+            Work::Http(_) | Work::VerifyPublish(_) => {
+                controllers_work(&self.shared, Some(&self.host.name), &step.id, &step.work).await
+            }
+        }
+    }
+
+    /// What the host's credential files held and hold, as far as it is known without asking.
+    pub(super) fn credentials(&self) -> Vec<CredentialState> {
+        self.plan.credentials.clone()
+    }
+}
+
+/// Work that the controller does alone: for a host, a batch or the run.
+///
+/// # Errors
+/// When it does not succeed.
+pub async fn controllers_work(
+    shared: &Shared,
+    host: Option<&HostName>,
+    step: &StepRef,
+    work: &Work,
+) -> Result<(StepStatus, String), Stop> {
+    let stop = |error: step::ServiceError| {
+        Stop::new(if error.auth { StopKind::Auth } else { StopKind::Failed }, error.message)
+    };
+    match work {
+        Work::VerifyPublish(spec) => {
+            let progress = |detail: String| {
+                shared.events.emit(host, Some(step), EventKind::StepProgress { detail });
+            };
+            let published = shared.services.verify_publish(spec, &progress, shared.halt.clone()).await;
+            if published.is_err() && shared.halt.is_cancelled() {
+                return Err(Stop::new(StopKind::Cancelled, "stopped by the operator"));
+            }
+            Ok((StepStatus::Ok, published.map_err(stop)?))
+        }
+        Work::Http(spec) => Ok((StepStatus::Ok, shared.services.http(spec).await.map_err(stop)?)),
+        Work::Wait { until: WaitFor::Time(time), .. } => {
+            tokio::select! {
+                () = tokio::time::sleep(*time) => Ok((StepStatus::Ok, "waited".to_owned())),
+                () = shared.halt.cancelled() => Err(Stop::new(StopKind::Cancelled, "stopped by the operator")),
+            }
+        }
+        _ => Ok((StepStatus::Ok, String::new())),
+    }
+}
+
+/// The bytes that a `place` writes.
+fn content(value: Option<&SecretValue>, newline: bool) -> Result<Zeroizing<Vec<u8>>, Stop> {
+    let value = value.ok_or_else(|| Stop::new(StopKind::Failed, "the secret has no value"))?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(value.expose().len() + 1));
+    bytes.extend_from_slice(value.expose());
+    if newline {
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+/// Why a host cannot be taken: an unsettled run holds it.
+fn held(facts: &HostFacts) -> Option<String> {
+    match facts.phase.as_str() {
+        "none" | "idle" | "old" | "new" => None,
+        phase => {
+            Some(format!("run {} holds this host ({phase}); settle it first: keyswap resume {}", facts.run, facts.run))
+        }
+    }
+}
+
+/// A failed call's class, for callers that branch on it.
+pub(super) fn class_of(error: &CallError) -> Option<FailClass> {
+    match error {
+        CallError::Failed(failure) => Some(failure.class),
+        CallError::Lost(_) => None,
+    }
+}

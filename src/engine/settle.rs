@@ -1,0 +1,356 @@
+//! The way to a settled host: commit, undo, reconnect, and the result that is read back.
+
+use std::time::Duration;
+
+use super::saga::{Saga, Stop, class_of};
+use super::{Shared, mend_commands};
+use crate::event::EventKind;
+use crate::journal::Record;
+use crate::model::{CredentialState, Host, HostName, HostResult, HostStatus, StepRef, StepStatus};
+use crate::remote::{Answer, CallError, FailClass, HostFacts, NowFact, Op, UndoRecord, Undone};
+use crate::step::HostPlan;
+
+/// A host that is to be settled: by the saga that worked on it, or later from what the journal knows.
+pub struct Settling {
+    /// What the run shares.
+    pub shared: Shared,
+    /// The host.
+    pub host: Host,
+    /// The way back.
+    pub undo: Vec<UndoRecord>,
+    /// What its credential files held before.
+    pub credentials: Vec<CredentialState>,
+    /// Its batch.
+    pub batch: u32,
+    /// The steps' names.
+    pub steps: Vec<StepRef>,
+    /// Things worth knowing.
+    pub notes: Vec<String>,
+    /// The connection, if there is one.
+    pub conn: Option<Box<dyn crate::remote::Host>>,
+    /// Where the host keeps its state, if that is known.
+    pub state_dir: Option<String>,
+    /// Which session holds the host: `false` when the host must be taken over first.
+    pub holds: bool,
+}
+
+impl Saga {
+    /// Everything has passed: the host lets go on the new credential.
+    ///
+    /// # Errors
+    /// When the host does not say so; it is then still held, or lost, and is to be taken back.
+    pub async fn commit(mut self) -> Result<HostResult, (Box<Settling>, Stop)> {
+        if !self.touched() {
+            return Ok(self.spare(HostStatus::Ok, None).await);
+        }
+        let op = Op::Commit { run: self.shared.run.clone(), head: String::new() };
+        let mut answer = self.call(&op, None).await;
+        let mut settling = self.settling();
+        if matches!(answer, Err(CallError::Lost(_))) && settling.reconnect().await.is_ok() {
+            // Committed or still held: asked again it says the same.
+            answer = settling.call(&op).await;
+            if class_of_answer(&answer) == Some(FailClass::Fenced) && settling.take_over().await.is_ok() {
+                answer = settling.call(&op).await;
+            }
+        }
+        match answer {
+            Ok(_) => match settling.now().await {
+                Ok(now) => Ok(settling.settled(HostStatus::Changed, None, Vec::new(), Some(now)).await),
+                Err(error) => Err((Box::new(settling), error.into())),
+            },
+            Err(error) => Err((Box::new(settling), error.into())),
+        }
+    }
+
+    /// Takes the host back.
+    pub async fn undo(self, reason: &str) -> HostResult {
+        if !self.touched() {
+            return self.spare(HostStatus::Failed, Some(reason.to_owned())).await;
+        }
+        self.settling().undo(reason).await
+    }
+
+    /// Leaves a failed host on the new credential, on purpose. What is not wholly new goes back all the same.
+    pub async fn hold(self, reason: &str) -> HostResult {
+        if !self.touched() {
+            return self.spare(HostStatus::Failed, Some(reason.to_owned())).await;
+        }
+        let journal = self.shared.journal.clone();
+        let record = Record::CommitStarted { batch: self.batch, hosts: vec![self.host.name.clone()] };
+        if let Err(error) = journal.append(None, record).await {
+            return self.settling().undo(&format!("{reason}; the journal could not be written: {error}")).await;
+        }
+        let mut settling = self.settling();
+        let op = Op::Commit { run: settling.shared.run.clone(), head: String::new() };
+        match settling.call(&op).await {
+            Ok(_) => {
+                let now = settling.now().await.ok();
+                let reason = format!("{reason}; held on the new credential");
+                settling.settled(HostStatus::Failed, Some(reason), Vec::new(), now).await
+            }
+            Err(error) => settling.undo(&format!("{reason}; it is not wholly new ({error})")).await,
+        }
+    }
+
+    /// Ends a host that was not touched.
+    pub async fn spare(mut self, status: HostStatus, reason: Option<String>) -> HostResult {
+        let result = HostResult {
+            host: self.host.name.clone(),
+            status,
+            batch: self.batch,
+            credentials: self.credentials(),
+            reason,
+            mend: Vec::new(),
+            notes: std::mem::take(&mut self.notes),
+        };
+        finish(&self.shared, &self.host.name, &result).await;
+        if let Some(conn) = self.conn.take() {
+            conn.close().await;
+        }
+        result
+    }
+
+    fn settling(self) -> Settling {
+        Settling {
+            notes: self.notes,
+            holds: self.conn.is_some(),
+            conn: self.conn,
+            state_dir: Some(self.facts.state_dir),
+            ..Settling::from_plan(&self.shared, &self.host, &self.plan, self.batch)
+        }
+    }
+}
+
+fn class_of_answer(answer: &Result<Answer, CallError>) -> Option<FailClass> {
+    answer.as_ref().err().and_then(class_of)
+}
+
+/// Says and journals how a host stands.
+async fn finish(shared: &Shared, host: &HostName, result: &HostResult) {
+    let record = Record::HostSettled { result: result.clone() };
+    if let Err(error) = shared.journal.append(Some(host), record).await {
+        shared.events.warn(Some(host), format!("the journal could not be written: {error}"));
+    }
+    shared.events.emit(Some(host), None, EventKind::HostFinished { result: result.clone() });
+}
+
+impl Settling {
+    /// A host of the run that nobody is connected to.
+    #[must_use]
+    pub fn from_plan(shared: &Shared, host: &Host, plan: &HostPlan, batch: u32) -> Self {
+        Self {
+            shared: shared.clone(),
+            host: host.clone(),
+            undo: plan.undo.clone(),
+            credentials: plan.credentials.clone(),
+            batch,
+            steps: plan.steps.iter().map(|step| step.id.clone()).collect(),
+            notes: Vec::new(),
+            conn: None,
+            state_dir: None,
+            holds: false,
+        }
+    }
+
+    async fn call(&mut self, op: &Op) -> Result<Answer, CallError> {
+        let Some(conn) = self.conn.as_mut() else {
+            return Err(CallError::Lost(crate::remote::Lost { reason: "the connection was lost".to_owned() }));
+        };
+        let answer = conn.call(op, None).await;
+        if matches!(answer, Err(CallError::Lost(_))) {
+            self.conn = None;
+            self.holds = false;
+        }
+        answer
+    }
+
+    /// Connects again, patiently. The host's own account of itself comes back.
+    async fn reconnect(&mut self) -> Result<HostFacts, String> {
+        let patience = self.shared.patience;
+        let mut rest = patience.first_rest;
+        let mut last = "the connection was lost".to_owned();
+        for attempt in 0..patience.attempts.max(1) {
+            if attempt > 0 {
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(Duration::from_secs(30));
+            }
+            match self.shared.connect.connect(&self.host).await {
+                Ok(conn) => {
+                    self.conn = Some(conn);
+                    self.holds = false;
+                    match self.call(&Op::Hello).await {
+                        Ok(Answer::Hello(facts)) => {
+                            self.state_dir = Some(facts.state_dir.clone());
+                            return Ok(*facts);
+                        }
+                        Ok(_) => "the host answered another question".clone_into(&mut last),
+                        Err(error) => last = error.to_string(),
+                    }
+                }
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn take_over(&mut self) -> Result<(), CallError> {
+        self.call(&Op::Takeover { run: self.shared.run.clone() }).await?;
+        self.holds = true;
+        Ok(())
+    }
+
+    async fn now(&mut self) -> Result<Vec<NowFact>, CallError> {
+        match self.call(&Op::Now { run: self.shared.run.clone() }).await? {
+            Answer::Now(now) => Ok(now),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes the host back and reads it. Whatever is lost on the way is connected to again; what cannot be read is owed.
+    pub async fn undo(mut self, reason: &str) -> HostResult {
+        let name = self.host.name.clone();
+        let record = Record::UndoStarted { reason: reason.to_owned() };
+        let head = match self.shared.journal.append(Some(&name), record).await {
+            Ok(appended) => appended.head.as_str().to_owned(),
+            Err(error) => {
+                // The way back is the host's own data: it does not need the journal to be safe.
+                self.shared.events.warn(Some(&name), format!("the journal could not be written: {error}"));
+                String::new()
+            }
+        };
+        self.shared.events.emit(Some(&name), None, EventKind::UndoStarted { reason: reason.to_owned() });
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            match self.undo_once(&head).await {
+                Ok(End::Undone(undone, now)) => return self.after_undo(reason, &undone, now).await,
+                Ok(End::NeverPrepared) => {
+                    return self.settled(HostStatus::RolledBack, Some(reason.to_owned()), Vec::new(), None).await;
+                }
+                Err(CallError::Lost(_)) if rounds < 4 => {}
+                Err(error) => {
+                    let reason = format!("{reason}; the host could not be put back: {error}");
+                    return self.owed(reason).await;
+                }
+            }
+        }
+    }
+
+    async fn undo_once(&mut self, head: &str) -> Result<End, CallError> {
+        if self.conn.is_none() {
+            let facts = self.reconnect().await.map_err(|reason| {
+                CallError::Failed(crate::remote::Failure { class: FailClass::Broken, message: reason, fix: None })
+            })?;
+            let ours = facts.run == self.shared.run.as_str();
+            match facts.phase.as_str() {
+                // Our request never arrived, or never got as far as to hold the host: nothing was changed.
+                _ if !ours => return Ok(End::NeverPrepared),
+                // The undo had ended, and only its answer was lost.
+                "old" => {
+                    let now = self.now().await?;
+                    return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
+                }
+                _ => {}
+            }
+        }
+        if !self.holds {
+            self.take_over().await?;
+        }
+        let op = Op::Undo {
+            run: self.shared.run.clone(),
+            head: head.to_owned(),
+            limit: crate::step::undo_limit(&self.undo),
+        };
+        match self.call(&op).await {
+            Ok(Answer::Undone(undone)) => {
+                let now = self.now().await.unwrap_or_default();
+                Ok(End::Undone(undone, now))
+            }
+            Ok(_) => Ok(End::NeverPrepared),
+            // The preparation failed on the host before it took hold.
+            Err(error) if class_of(&error) == Some(FailClass::Fenced) => match self.call(&Op::Hello).await? {
+                Answer::Hello(facts) if facts.run != self.shared.run.as_str() => Ok(End::NeverPrepared),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn after_undo(mut self, reason: &str, undone: &Undone, now: Vec<NowFact>) -> HostResult {
+        let name = self.host.name.clone();
+        for record in &undone.records {
+            let step = self.steps.iter().find(|step| step.index == record.step).cloned();
+            let kind = EventKind::UndoFinished { status: record.status, detail: record.message.clone() };
+            self.shared.events.emit(Some(&name), step.as_ref(), kind);
+            let line = Record::UndoFinished {
+                step,
+                label: record.kind.clone(),
+                status: record.status,
+                detail: record.message.clone(),
+            };
+            if let Err(error) = self.shared.journal.append_lazy(Some(&name), line) {
+                self.shared.events.warn(Some(&name), format!("the journal could not be written: {error}"));
+            }
+        }
+        if undone.clean {
+            return self.settled(HostStatus::RolledBack, Some(reason.to_owned()), Vec::new(), Some(now)).await;
+        }
+        let first = undone.records.iter().find(|record| record.status == StepStatus::Failed);
+        let why = first.map_or("something could not be put back", |record| record.message.as_str());
+        let reason = format!("{reason}; not put back: {why}");
+        let mend = self.mend(&undone.records);
+        self.notes.push(format!("when it is mended: keyswap resume {} --back", self.shared.run));
+        self.settled(HostStatus::Dirty, Some(reason), mend, Some(now)).await
+    }
+
+    fn mend(&self, undone: &[crate::remote::UndoneRecord]) -> Vec<String> {
+        let state_dir = self.state_dir.as_deref().unwrap_or("/var/lib/keyswap");
+        mend_commands(self.host.connection.become_method, state_dir, self.shared.run.as_str(), &self.undo, undone)
+    }
+
+    async fn owed(mut self, reason: String) -> HostResult {
+        let mend = self.mend(&[]);
+        self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.run));
+        for credential in &mut self.credentials {
+            credential.now = None;
+        }
+        self.settled(HostStatus::Owed, Some(reason), mend, None).await
+    }
+
+    /// Says, journals and returns how the host stands; lets go of it. `now`: what its files were read to hold.
+    async fn settled(
+        mut self,
+        status: HostStatus,
+        reason: Option<String>,
+        mend: Vec<String>,
+        now: Option<Vec<NowFact>>,
+    ) -> HostResult {
+        for credential in &mut self.credentials {
+            if let Some(read) = now.iter().flatten().find(|fact| fact.path == credential.path) {
+                credential.now.clone_from(&read.fingerprint);
+            }
+        }
+        let result = HostResult {
+            host: self.host.name.clone(),
+            status,
+            batch: self.batch,
+            credentials: self.credentials,
+            reason,
+            mend,
+            notes: self.notes,
+        };
+        finish(&self.shared, &result.host, &result).await;
+        if let Some(conn) = self.conn.take() {
+            conn.close().await;
+        }
+        result
+    }
+}
+
+/// How one attempt to take a host back ended.
+enum End {
+    /// The host went through its list.
+    Undone(Undone, Vec<NowFact>),
+    /// The host never held the run.
+    NeverPrepared,
+}

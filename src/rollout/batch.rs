@@ -1,0 +1,146 @@
+//! One batch: side by side up to each barrier, then the barrier's step, then on.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work};
+use crate::event::EventKind;
+use crate::journal::Record;
+use crate::model::{HostName, HostResult, StepRef, StepStatus};
+use crate::step::{PlannedStep, Work};
+
+/// A host that does not go on.
+pub(super) struct Fallen {
+    pub(super) saga: Box<Saga>,
+    pub(super) stop: Stop,
+}
+
+/// Does something with many sagas side by side, `forks` at a time. What panics is given back by `lost` from its name.
+pub(super) async fn side_by_side<T, F, Fut>(sagas: Vec<Box<Saga>>, forks: usize, work: F) -> (Vec<T>, Vec<HostName>)
+where
+    T: Send + 'static,
+    F: Fn(Box<Saga>) -> Fut,
+    Fut: Future<Output = T> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(forks.max(1)));
+    let mut tasks = JoinSet::new();
+    let mut names = std::collections::HashMap::new();
+    for (at, saga) in sagas.into_iter().enumerate() {
+        let name = saga.name().clone();
+        let permits = Arc::clone(&permits);
+        let work = work(saga);
+        let id = tasks
+            .spawn(async move {
+                let _permit = permits.acquire_owned().await;
+                (at, work.await)
+            })
+            .id();
+        names.insert(id, name);
+    }
+    let (mut done, mut lost) = (Vec::new(), Vec::new());
+    while let Some(joined) = tasks.join_next().await {
+        match joined {
+            Ok(pair) => done.push(pair),
+            Err(error) => lost.extend(names.remove(&error.id())),
+        }
+    }
+    done.sort_by_key(|(at, _)| *at);
+    (done.into_iter().map(|(_, value)| value).collect(), lost)
+}
+
+/// Brings each saga to its next barrier, or to its end.
+pub(super) async fn advance(
+    sagas: Vec<Box<Saga>>,
+    forks: usize,
+    on_fall: impl Fn(&Stop) + Clone + Send + Sync + 'static,
+) -> (Vec<Box<Saga>>, Vec<Fallen>, Vec<HostName>) {
+    let (done, lost) = side_by_side(sagas, forks, |mut saga| {
+        let on_fall = on_fall.clone();
+        async move {
+            let result = match saga.prepare().await {
+                Ok(()) => saga.advance().await,
+                Err(stop) => Err(stop),
+            };
+            match result {
+                Ok(()) => Ok(saga),
+                Err(stop) => {
+                    on_fall(&stop);
+                    Err(Fallen { saga, stop })
+                }
+            }
+        }
+    })
+    .await;
+    let (mut up, mut fallen) = (Vec::new(), Vec::new());
+    for result in done {
+        match result {
+            Ok(saga) => up.push(saga),
+            Err(one) => fallen.push(one),
+        }
+    }
+    (up, fallen, lost)
+}
+
+/// The step that all of a batch waits at.
+pub(super) fn barrier_of(sagas: &[Box<Saga>]) -> Option<PlannedStep> {
+    let mut at: Vec<&PlannedStep> = sagas.iter().filter_map(|saga| saga.barrier()).collect();
+    at.sort_by_key(|step| step.id.index);
+    let first = at.first()?.id.index;
+    // Where the condition said no for a host, its step does nothing; another host's may have work.
+    let working = at.iter().find(|step| step.id.index == first && step.work != Work::Nothing);
+    working.or(at.first()).map(|step| (*step).clone())
+}
+
+/// Runs a barrier's step for the batch. A batch in which nothing changes has nothing to verify.
+pub(super) async fn barrier(shared: &Shared, step: &PlannedStep, needed: bool) -> Result<(), Stop> {
+    shared.events.emit(None, Some(&step.id), EventKind::StepStarted);
+    let began = std::time::Instant::now();
+    let finish = |status: StepStatus, detail: &str| {
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let kind = EventKind::StepFinished { status, detail: detail.to_owned(), elapsed_ms };
+        shared.events.emit(None, Some(&step.id), kind);
+    };
+    if step.work == Work::Nothing || !needed {
+        let why = if needed { step.detail.as_str() } else { "no host of the batch changes" };
+        finish(StepStatus::Skipped, why);
+        return Ok(());
+    }
+    shared.journal.append(None, Record::StepStarted { step: step.id.clone(), intent: step.detail.clone() }).await?;
+    let mut tries = 0;
+    let outcome = loop {
+        let outcome = controllers_work(shared, None, &step.id, &step.work).await;
+        match &outcome {
+            Err(stop) if stop.kind == StopKind::Failed && tries < step.retries => tries += 1,
+            _ => break outcome,
+        }
+    };
+    let (status, detail) = match &outcome {
+        Ok((status, detail)) => (*status, detail.clone()),
+        Err(stop) => (StepStatus::Failed, stop.reason.clone()),
+    };
+    finish(status, &detail);
+    let step = StepRef::clone(&step.id);
+    shared.journal.append(None, Record::StepFinished { step, status, detail }).await?;
+    outcome.map(|_| ())
+}
+
+/// Takes hosts back side by side.
+pub(super) async fn undo_all(hosts: Vec<Settling>, forks: usize, reason: &str) -> Vec<HostResult> {
+    let permits = Arc::new(Semaphore::new(forks.max(1)));
+    let mut tasks = JoinSet::new();
+    for (at, host) in hosts.into_iter().enumerate() {
+        let (permits, reason) = (Arc::clone(&permits), reason.to_owned());
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            (at, host.undo(&reason).await)
+        });
+    }
+    let mut done = Vec::new();
+    while let Some(joined) = tasks.join_next().await {
+        done.extend(joined);
+    }
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}

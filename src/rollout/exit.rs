@@ -1,0 +1,93 @@
+//! How a run ended, as one word and one number.
+
+use crate::model::{HostResult, HostStatus, RunStatus};
+
+/// What a run came to.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Every host, in the run's order.
+    pub hosts: Vec<HostResult>,
+    /// A host failed (also one that was taken back).
+    pub failed: bool,
+    /// The operator stopped it.
+    pub interrupted: bool,
+    /// Hosts are held by another run.
+    pub held: bool,
+}
+
+/// The word of the contract.
+#[must_use]
+pub fn run_status(outcome: &Outcome) -> RunStatus {
+    let any = |wanted: &[HostStatus]| outcome.hosts.iter().any(|host| wanted.contains(&host.status));
+    if any(&[HostStatus::Dirty, HostStatus::Owed]) {
+        RunStatus::Dirty
+    } else if outcome.failed {
+        let back = any(&[HostStatus::RolledBack]) && !any(&[HostStatus::Failed]);
+        if back { RunStatus::RolledBack } else { RunStatus::Failed }
+    } else if outcome.interrupted {
+        RunStatus::Interrupted
+    } else if any(&[HostStatus::Unreachable]) || outcome.held {
+        RunStatus::Failed
+    } else {
+        RunStatus::Succeeded
+    }
+}
+
+/// The exit code: the worst wins, in the order 3, 2, 4, 7, 8, 130.
+#[must_use]
+pub fn exit_code(outcome: &Outcome) -> u8 {
+    let any = |wanted: &[HostStatus]| outcome.hosts.iter().any(|host| wanted.contains(&host.status));
+    if any(&[HostStatus::Dirty, HostStatus::Owed]) {
+        3
+    } else if outcome.failed {
+        2
+    } else if any(&[HostStatus::Unreachable]) {
+        4
+    } else if outcome.held {
+        8
+    } else if outcome.interrupted {
+        130
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(statuses: &[HostStatus], failed: bool, interrupted: bool, held: bool) -> Outcome {
+        let hosts = statuses
+            .iter()
+            .enumerate()
+            .map(|(n, status)| HostResult {
+                host: format!("h{n}").parse().unwrap(),
+                status: *status,
+                batch: 1,
+                credentials: Vec::new(),
+                reason: None,
+                mend: Vec::new(),
+                notes: Vec::new(),
+            })
+            .collect();
+        Outcome { hosts, failed, interrupted, held }
+    }
+
+    #[test]
+    fn the_worst_wins() {
+        use HostStatus::{Changed, Dirty, Failed, Owed, RolledBack, Unreachable};
+        let table = [
+            (outcome(&[Changed], false, false, false), RunStatus::Succeeded, 0),
+            (outcome(&[Changed, RolledBack], true, false, false), RunStatus::RolledBack, 2),
+            (outcome(&[Failed, RolledBack], true, false, false), RunStatus::Failed, 2),
+            (outcome(&[Dirty, RolledBack, Unreachable], true, true, true), RunStatus::Dirty, 3),
+            (outcome(&[Owed], false, true, false), RunStatus::Dirty, 3),
+            (outcome(&[RolledBack], false, true, false), RunStatus::Interrupted, 130),
+            (outcome(&[Changed, Unreachable], false, false, false), RunStatus::Failed, 4),
+            (outcome(&[Changed], false, true, true), RunStatus::Interrupted, 8),
+        ];
+        for (outcome, status, code) in table {
+            assert_eq!((run_status(&outcome), exit_code(&outcome)), (status, code), "{outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The rollout itself: batch after batch, until the end or the budget.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::Outcome;
+use super::batch::{self, Fallen};
+use super::select::batch_sizes;
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind};
+use crate::event::EventKind;
+use crate::journal::Record;
+use crate::model::{Host, HostName, HostResult, HostStatus, OnFailure, Rollout};
+use crate::step::HostPlan;
+
+/// What a rollout works with.
+pub struct Rolling {
+    /// What its sagas share.
+    pub shared: Shared,
+    /// Its batches, budget and scope.
+    pub spec: Rollout,
+    /// How many hosts are worked on at the same time.
+    pub forks: usize,
+}
+
+/// The state of a rollout between batches.
+struct State {
+    results: Vec<HostResult>,
+    /// Hosts that were let go, for a rollback that reaches back.
+    committed: Vec<Settling>,
+    failures: u32,
+    stopped: Option<String>,
+    outcome: Outcome,
+}
+
+/// Works through all hosts. `sagas` are in the run's order; each is given back as a result.
+pub async fn run(rolling: &Rolling, sagas: Vec<Box<Saga>>) -> Outcome {
+    let total = sagas.len();
+    let sizes = batch_sizes(&rolling.spec.batches, total);
+    let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
+    let mut state =
+        State { results: Vec::new(), committed: Vec::new(), failures: 0, stopped: None, outcome: Outcome::default() };
+    let mut waiting = sagas.into_iter();
+    let count = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
+    for (number, size) in (1u32..).zip(sizes) {
+        let mut batch: Vec<Box<Saga>> = waiting.by_ref().take(size).collect();
+        if state.stopped.is_none() && rolling.shared.cancel.is_cancelled() {
+            state.stopped = Some("stopped by the operator".to_owned());
+            state.outcome.interrupted = true;
+        }
+        if let Some(reason) = &state.stopped {
+            let reason = format!("not begun: {reason}");
+            for saga in batch {
+                state.results.push(saga.spare(HostStatus::Skipped, Some(reason.clone())).await);
+            }
+            continue;
+        }
+        for saga in &mut batch {
+            saga.set_batch(number);
+        }
+        let hosts = batch.iter().map(|saga| saga.name().clone()).collect();
+        rolling.shared.events.emit(None, None, EventKind::BatchStarted { batch: number, of: count, hosts });
+        one_batch(rolling, &mut state, number, batch).await;
+        let done = u32::try_from(state.results.len()).unwrap_or(u32::MAX);
+        let hosts_total = u32::try_from(total).unwrap_or(u32::MAX);
+        rolling.shared.events.emit(
+            None,
+            None,
+            EventKind::BatchFinished { batch: number, of: count, hosts_done: done, hosts_total },
+        );
+        if number < count && state.stopped.is_none() && !rolling.spec.pause.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(rolling.spec.pause) => {}
+                () = rolling.shared.cancel.cancelled() => {}
+            }
+        }
+    }
+    let mut outcome = state.outcome;
+    let place: HashMap<HostName, usize> = order.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
+    state.results.sort_by_key(|result| place.get(&result.host).copied().unwrap_or(usize::MAX));
+    outcome.hosts = state.results;
+    outcome
+}
+
+/// One batch, to its settled end.
+async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec<Box<Saga>>) {
+    let seeds: HashMap<HostName, Seed> =
+        batch.iter().map(|saga| (saga.name().clone(), Seed::of(saga, number))).collect();
+    let mut up = batch;
+    let changes = up.iter().any(|saga| saga.changes());
+    loop {
+        let (still, fallen, lost) = batch::advance(up, rolling.forks, watcher(rolling, state.failures)).await;
+        up = still;
+        // A task that panicked took its connection with it; its host is settled from the plan.
+        for name in lost {
+            if let Some(seed) = seeds.get(&name) {
+                let settling = seed.settling(rolling);
+                state.fail(rolling, &name);
+                state.results.push(settling.undo("keyswap itself failed while it worked on this host").await);
+            }
+        }
+        up = fell(rolling, state, up, fallen).await;
+        if up.is_empty() {
+            return;
+        }
+        let Some(step) = batch::barrier_of(&up) else { break };
+        if let Err(stop) = batch::barrier(&rolling.shared, &step, changes).await {
+            let reason = format!("step {}: {}", step.id, stop.reason);
+            let stop = Stop { kind: stop.kind, reason };
+            let fallen = up.into_iter().map(|saga| Fallen { saga, stop: stop.clone() }).collect();
+            let none = fell(rolling, state, Vec::new(), fallen).await;
+            debug_assert!(none.is_empty(), "nobody stands after a failed barrier");
+            return;
+        }
+        for saga in &mut up {
+            if saga.barrier().is_some_and(|own| own.id == step.id) {
+                saga.pass_barrier();
+            }
+        }
+    }
+    commit(rolling, state, number, up, &seeds).await;
+}
+
+/// Everything that a host can be settled from without its saga.
+struct Seed {
+    host: Host,
+    plan: HostPlan,
+    batch: u32,
+}
+
+impl Seed {
+    fn of(saga: &Saga, batch: u32) -> Self {
+        Self { host: saga.host().clone(), plan: saga.plan().clone(), batch }
+    }
+
+    fn settling(&self, rolling: &Rolling) -> Settling {
+        Settling::from_plan(&rolling.shared, &self.host, &self.plan, self.batch)
+    }
+}
+
+/// Notices, while a batch is under way, that its failures exceed the budget and that all of it goes back: then no host
+/// of it begins another step.
+fn watcher(rolling: &Rolling, before: u32) -> impl Fn(&Stop) + Clone + Send + Sync + 'static {
+    let seen = Arc::new(AtomicU32::new(before));
+    let budget = rolling.spec.max_failures;
+    let wide = matches!(rolling.spec.on_failure, OnFailure::RollbackBatch | OnFailure::RollbackAll);
+    let halt = rolling.shared.halt.clone();
+    move |stop: &Stop| {
+        if stop.kind == StopKind::Cancelled {
+            return;
+        }
+        let failures = seen.fetch_add(1, Ordering::SeqCst) + 1;
+        if wide && (failures > budget || stop.kind == StopKind::Auth) {
+            halt.cancel();
+        }
+    }
+}
+
+impl State {
+    fn fail(&mut self, rolling: &Rolling, host: &HostName) {
+        self.failures += 1;
+        self.outcome.failed = true;
+        if self.failures > rolling.spec.max_failures && self.stopped.is_none() {
+            self.stopped = Some(format!("{host} failed, and {} failures are borne", rolling.spec.max_failures));
+        }
+    }
+}
+
+/// Settles fallen hosts, and with them, when the budget is exceeded, what the scope says. Gives back who goes on.
+async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Box<Saga>>, fallen: Vec<Fallen>) -> Vec<Box<Saga>> {
+    if fallen.is_empty() {
+        return up;
+    }
+    let (mut failed, mut cancelled) = (Vec::new(), Vec::new());
+    for one in fallen {
+        if one.stop.kind == StopKind::Cancelled { cancelled.push(one) } else { failed.push(one) }
+    }
+    let interrupted = rolling.shared.cancel.is_cancelled();
+    if interrupted && !cancelled.is_empty() {
+        state.outcome.interrupted = true;
+        state.stopped.get_or_insert_with(|| "stopped by the operator".to_owned());
+    }
+    for one in &failed {
+        let name = one.saga.name().clone();
+        state.fail(rolling, &name);
+        if one.stop.kind == StopKind::Auth && state.stopped.is_none() {
+            state.stopped = Some(format!("{name}: {}", one.stop.reason));
+        }
+    }
+    let exceeded = state.stopped.is_some() && !failed.is_empty();
+    let scope = rolling.spec.on_failure;
+    let hold = exceeded && scope == OnFailure::Hold;
+    let wide = exceeded && matches!(scope, OnFailure::RollbackBatch | OnFailure::RollbackAll);
+    let mut results = undo_fallen(failed, rolling.forks, hold).await;
+    // Stopped in mid-way by somebody else's failure or by the operator: back, whatever the scope says of failures.
+    let why = if interrupted { None } else { state.stopped.clone() };
+    results
+        .extend(undo_others(cancelled.into_iter().map(|one| one.saga).collect(), rolling.forks, why.as_deref()).await);
+    let mut up = up;
+    if wide || (interrupted && !up.is_empty()) {
+        let why = if wide { state.stopped.clone() } else { None };
+        results.extend(undo_others(std::mem::take(&mut up), rolling.forks, why.as_deref()).await);
+    }
+    state.results.extend(results);
+    if exceeded && scope == OnFailure::RollbackAll {
+        roll_back_committed(rolling, state).await;
+    }
+    up
+}
+
+async fn undo_fallen(fallen: Vec<Fallen>, forks: usize, hold: bool) -> Vec<HostResult> {
+    let reasons: HashMap<HostName, String> =
+        fallen.iter().map(|one| (one.saga.name().clone(), one.stop.reason.clone())).collect();
+    let reasons = Arc::new(reasons);
+    let sagas = fallen.into_iter().map(|one| one.saga).collect();
+    let (results, _) = batch::side_by_side(sagas, forks, |saga| {
+        let reasons = Arc::clone(&reasons);
+        async move {
+            let reason = reasons.get(saga.name()).cloned().unwrap_or_default();
+            if hold { saga.hold(&reason).await } else { saga.undo(&reason).await }
+        }
+    })
+    .await;
+    results
+}
+
+async fn undo_others(sagas: Vec<Box<Saga>>, forks: usize, why: Option<&str>) -> Vec<HostResult> {
+    let reason = match why {
+        Some(why) => format!("taken back with the rest: {why}"),
+        None => "stopped by the operator".to_owned(),
+    };
+    let (results, _) = batch::side_by_side(sagas, forks, |saga| {
+        let reason = reason.clone();
+        async move {
+            if saga.touched() { saga.undo(&reason).await } else { saga.spare(HostStatus::Skipped, Some(reason)).await }
+        }
+    })
+    .await;
+    results
+}
+
+/// Earlier batches go back too, the last one first.
+async fn roll_back_committed(rolling: &Rolling, state: &mut State) {
+    let reason = state.stopped.clone().unwrap_or_default();
+    let reason = format!("taken back with the rest: {reason}");
+    let mut committed = std::mem::take(&mut state.committed);
+    while let Some(last) = committed.iter().map(|host| host.batch).max() {
+        let (now, rest): (Vec<Settling>, Vec<Settling>) = committed.into_iter().partition(|host| host.batch == last);
+        committed = rest;
+        for result in batch::undo_all(now, rolling.forks, &reason).await {
+            state.results.retain(|earlier| earlier.host != result.host);
+            state.results.push(result);
+        }
+    }
+}
+
+/// All of the batch has passed: its hosts are let go.
+async fn commit(
+    rolling: &Rolling,
+    state: &mut State,
+    number: u32,
+    up: Vec<Box<Saga>>,
+    seeds: &HashMap<HostName, Seed>,
+) {
+    let touched: Vec<HostName> = up.iter().filter(|saga| saga.touched()).map(|saga| saga.name().clone()).collect();
+    if !touched.is_empty() {
+        let record = Record::CommitStarted { batch: number, hosts: touched };
+        if let Err(error) = rolling.shared.journal.append(None, record).await {
+            let stop = Stop::from(error);
+            let fallen = up.into_iter().map(|saga| Fallen { saga, stop: stop.clone() }).collect();
+            let _ = fell(rolling, state, Vec::new(), fallen).await;
+            return;
+        }
+    }
+    let (done, lost) = batch::side_by_side(up, rolling.forks, |saga| saga.commit()).await;
+    let mut unsettled: Vec<(Settling, String)> = Vec::new();
+    for result in done {
+        match result {
+            Ok(result) => {
+                if result.status == HostStatus::Changed
+                    && let Some(seed) = seeds.get(&result.host)
+                {
+                    state.committed.push(seed.settling(rolling));
+                }
+                state.results.push(result);
+            }
+            Err((settling, stop)) => unsettled.push((*settling, stop.reason)),
+        }
+    }
+    for name in lost {
+        if let Some(seed) = seeds.get(&name) {
+            unsettled.push((seed.settling(rolling), "keyswap itself failed".to_owned()));
+        }
+    }
+    for (settling, reason) in unsettled {
+        state.fail(rolling, &settling.host.name.clone());
+        state.results.push(settling.undo(&format!("it could not be let go: {reason}")).await);
+    }
+    let wide = matches!(rolling.spec.on_failure, OnFailure::RollbackBatch | OnFailure::RollbackAll);
+    if state.stopped.is_some() && state.outcome.failed && wide {
+        let all = rolling.spec.on_failure == OnFailure::RollbackAll;
+        let (back, stay): (Vec<Settling>, Vec<Settling>) =
+            std::mem::take(&mut state.committed).into_iter().partition(|host| all || host.batch == number);
+        state.committed = back;
+        roll_back_committed(rolling, state).await;
+        state.committed = stay;
+    }
+}
