@@ -399,3 +399,6 @@ impl StepState {
         self.finished = Some(ts);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,3 +180,6 @@ impl HostPhase {
         !matches!(self, Self::Untouched | Self::Spared | Self::Old)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -101,7 +102,11 @@ impl Store {
     /// When it is damaged or of a newer format.
     pub fn read(&self, run: &RunId) -> Result<Log, JournalError> {
         let path = self.dir(run).journal_path();
-        let bytes = std::fs::read(&path).map_err(JournalError::io("read", &path))?;
+        let bytes = match std::fs::read(&path) {
+            // Cut off while the directory was made: a run that never began.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.dir(run).path.is_dir() => Vec::new(),
+            read => read.map_err(JournalError::io("read", &path))?,
+        };
         Log::parse(&path, &bytes)
     }
 
@@ -218,7 +223,16 @@ impl RunDir {
     fn lock(&self, command: &str, by: &Operator) -> Result<File, JournalError> {
         let path = self.lock_path();
         let mut file = lock_file(&path).map_err(JournalError::io("open", &path))?;
-        match file.try_lock() {
+        // A listing looks at the lock by taking it for a moment.
+        let mut tries = 0;
+        let taken = loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if tries < 5 => std::thread::sleep(Duration::from_millis(10)),
+                taken => break taken,
+            }
+            tries += 1;
+        };
+        match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(JournalError::Locked(read_holder(&mut file))),
             Err(TryLockError::Error(error)) => return Err(JournalError::io("lock", &path)(error)),
@@ -267,7 +281,14 @@ fn lock_file(path: &Path) -> io::Result<File> {
 }
 
 fn private_file(path: &Path, new: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create_new(new).mode(0o600).custom_flags(nofollow()).open(path)
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .create_new(new)
+        .mode(0o600)
+        .custom_flags(nofollow())
+        .open(path)
 }
 
 struct FileMedium {
@@ -284,3 +305,6 @@ impl Medium for FileMedium {
         self.file.sync_data()
     }
 }
+
+#[cfg(test)]
+mod tests;

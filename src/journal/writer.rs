@@ -176,18 +176,18 @@ fn serve(mut writer: Writer, receiver: &Receiver<Message>) {
 
 /// Writes lines and keeps the chain and the fold.
 pub(super) struct Writer {
-    medium: Box<dyn Medium>,
+    /// `None` once closed: the file's lock goes with it.
+    medium: Option<Box<dyn Medium>>,
     state: RunState,
     head: Option<LineHash>,
     /// The fault of a lazy record that nobody was told of yet.
     untold: Option<JournalError>,
     broken: Option<Arc<io::Error>>,
-    ended: bool,
 }
 
 impl Writer {
     pub(super) fn new(medium: Box<dyn Medium>, state: RunState, head: Option<LineHash>) -> Self {
-        Self { medium, state, head, untold: None, broken: None, ended: false }
+        Self { medium: Some(medium), state, head, untold: None, broken: None }
     }
 
     /// Writes the first line if there is none.
@@ -199,7 +199,8 @@ impl Writer {
         let mut line = serde_json::to_vec(&header).map_err(|e| JournalError::io("write", "the journal")(e.into()))?;
         self.head = Some(LineHash::of(&line));
         line.push(b'\n');
-        self.medium.append(&line).and_then(|()| self.medium.sync()).map_err(JournalError::io("begin", "the journal"))
+        let medium = self.medium.as_mut().ok_or(JournalError::Closed)?;
+        medium.append(&line).and_then(|()| medium.sync()).map_err(JournalError::io("begin", "the journal"))
     }
 
     /// Writes a group of messages with one write and at most one sync. True when the writer shall end.
@@ -209,7 +210,7 @@ impl Writer {
         let mut end = false;
         for message in messages {
             match message {
-                Message::Append { reply, .. } if self.ended || end => {
+                Message::Append { reply, .. } if self.medium.is_none() || end => {
                     if let Some(reply) = reply {
                         waiting.push((reply, Err(JournalError::Closed)));
                     }
@@ -229,6 +230,10 @@ impl Writer {
             }
         }
         self.write(&lines, !waiting.is_empty());
+        if end {
+            // Before the answer: who was told that the journal is closed may take its lock at once.
+            self.medium = None;
+        }
         for (reply, answer) in waiting {
             let answer = match (&self.broken, answer) {
                 (Some(broken), Ok(_)) => Err(JournalError::Broken(Arc::clone(broken))),
@@ -237,7 +242,6 @@ impl Writer {
             // Nobody waits any more: the record is written all the same.
             let _ = reply.send(answer);
         }
-        self.ended |= end;
         end
     }
 
@@ -262,17 +266,18 @@ impl Writer {
     }
 
     fn write(&mut self, lines: &[u8], sync: bool) {
-        if self.broken.is_some() {
-            return;
-        }
+        let Some(medium) = self.medium.as_mut().filter(|_| self.broken.is_none()) else { return };
         let mut write = || {
             if !lines.is_empty() {
-                self.medium.append(lines)?;
+                medium.append(lines)?;
             }
-            if sync { self.medium.sync() } else { Ok(()) }
+            if sync { medium.sync() } else { Ok(()) }
         };
         if let Err(error) = write() {
             self.broken = Some(Arc::new(error));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

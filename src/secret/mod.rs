@@ -8,9 +8,12 @@
 
 mod coredump;
 mod environment;
+mod forms;
+mod matcher;
 mod redact;
 mod sources;
 mod value;
+mod views;
 
 pub use coredump::{NoCoreDumpError, forbid_core_dumps};
 pub use environment::Environment;
