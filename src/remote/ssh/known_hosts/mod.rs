@@ -252,7 +252,7 @@ fn parse_line(raw: &[u8]) -> Result<Option<(Mark, Hosts, HostKey)>, &'static str
     let (Some(kind), Some(base64)) = (fields.next(), fields.next()) else {
         return Err("the key is missing");
     };
-    let key = HostKey::parse(kind, base64).map_err(|bad| bad.why())?;
+    let key = HostKey::parse(kind, base64).map_err(BadHostKey::why)?;
     Ok(Some((mark, hosts, key)))
 }
 

@@ -1,0 +1,300 @@
+//! From an inventory's connection to a logged-in link: hops, limits, retries.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use russh::client::{Config, connect_stream};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::{ConnectError, Phase, Problem, clean};
+use super::handler::{Handler, Stop};
+use super::keys::{AskPassphrase, KeyStore};
+use super::link::Link;
+use super::login::Plan;
+use super::session::Session;
+use super::stream::{Carrier, Fate, Stream};
+use super::trust::Trust;
+use crate::model::Connection;
+
+/// sshd drops connections at random once ten are not logged in yet (`MaxStartups 10:30:100`); a bastion sees them all.
+const LOGINS_AT_ONCE: usize = 8;
+/// How often one login is tried, counting only failures before the key exchange was done.
+const ATTEMPTS: u32 = 4;
+/// The first pause between two tries; each further one is twice as long.
+const BACKOFF: Duration = Duration::from_millis(150);
+
+/// What a dialer needs to know of the operator's side.
+pub struct DialerConfig {
+    /// The operator's home directory: for `~/`, the usual key files and `known_hosts`.
+    pub home: Utf8PathBuf,
+    /// The socket of the operator's SSH agent.
+    pub agent_socket: Option<Utf8PathBuf>,
+    /// Who is asked for passphrases.
+    pub passphrase: Arc<dyn AskPassphrase>,
+    /// How a silent death of the link is noticed.
+    pub keepalive: Keepalive,
+}
+
+/// How often a sign of life is asked for on an idle link, and how many may be missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before each question.
+    pub interval: Duration,
+    /// Questions without an answer before the link counts as lost.
+    pub max: usize,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), max: 3 }
+    }
+}
+
+/// Makes links to hosts. One serves a whole run, so that a passphrase is asked for once and a bastion that all hosts
+/// are behind is not overrun.
+pub struct Dialer {
+    config: DialerConfig,
+    keys: Arc<KeyStore>,
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// A failed attempt.
+struct Failure {
+    problem: Problem,
+    /// It failed before the host knew who we are, in a way that passes by itself.
+    may_pass: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problem, may_pass: false }
+    }
+}
+
+impl Dialer {
+    /// A dialer for one run.
+    #[must_use]
+    pub fn new(config: DialerConfig) -> Self {
+        let keys = KeyStore::new(Arc::clone(&config.passphrase));
+        Self { config, keys, turns: Mutex::default() }
+    }
+
+    /// Connects to a host, over its hops if it has any, checks each one's key and logs in.
+    ///
+    /// # Errors
+    /// The first hop that fails, and why. Nothing has been run on the host then.
+    pub async fn connect(&self, connection: &Connection) -> Result<Link, ConnectError> {
+        let mut via = None;
+        for jump in &connection.jump {
+            let session = Box::pin(self.hop(&jump.connection, via)).await;
+            via = Some(Arc::new(session.map_err(|p| failed(&jump.connection, Some(&jump.name), p))?));
+        }
+        let session = Box::pin(self.hop(connection, via)).await;
+        Ok(Link::new(session.map_err(|p| failed(connection, None, p))?))
+    }
+
+    /// One hop of the way, the last one included.
+    async fn hop(&self, connection: &Connection, via: Option<Arc<Session>>) -> Result<Session, Problem> {
+        let home = &self.config.home;
+        let plan = Plan::make(connection, home, self.config.agent_socket.as_ref(), &self.keys).await;
+        let turns = self.turns(connection, via.as_deref());
+        let limit = Duration::from_millis(connection.connect_timeout_ms);
+        // Waiting for a turn is not the host's fault, so only the attempts count against the limit.
+        let mut left = limit;
+        for attempt in 1.. {
+            let phase = Mutex::new(Phase::Connecting);
+            let turn = turns.acquire().await;
+            let began = Instant::now();
+            let tried = timeout(left, self.attempt(connection, via.clone(), &plan, &phase)).await;
+            drop(turn);
+            left = left.saturating_sub(began.elapsed());
+            let failure = match tried {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(failure)) => failure,
+                Err(_) => {
+                    let phase = *phase.lock().unwrap_or_else(PoisonError::into_inner);
+                    return Err(Problem::TimedOut { phase, after: limit });
+                }
+            };
+            if !failure.may_pass || attempt >= ATTEMPTS || left.is_zero() {
+                return Err(failure.problem);
+            }
+            sleep(pause(attempt)).await;
+        }
+        Err(Problem::TimedOut { phase: Phase::Connecting, after: limit })
+    }
+
+    /// One try. Whatever ends it early ends its socket too.
+    async fn attempt(
+        &self,
+        connection: &Connection,
+        via: Option<Arc<Session>>,
+        plan: &Plan,
+        phase: &Mutex<Phase>,
+    ) -> Result<Session, Failure> {
+        let trust = load_trust(connection, &self.config.home).await?;
+        match &via {
+            None => {
+                let tcp = connect_tcp(&connection.address, connection.port).await?;
+                Box::pin(self.speak(connection, tcp, trust, via, plan, phase)).await
+            }
+            Some(hop) => {
+                let stream = hop.stream_to(&connection.address, connection.port).await?;
+                Box::pin(self.speak(connection, stream, trust, via, plan, phase)).await
+            }
+        }
+    }
+
+    /// Key exchange and login over a stream.
+    async fn speak<S: Carrier>(
+        &self,
+        connection: &Connection,
+        carrier: S,
+        trust: Trust,
+        via: Option<Arc<Session>>,
+        plan: &Plan,
+        phase: &Mutex<Phase>,
+    ) -> Result<Session, Failure> {
+        let now = |new| *phase.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        let fate = Fate::default();
+        let guard = fate.guard();
+        let config = Arc::new(Config {
+            preferred: trust.preferred(),
+            keepalive_interval: Some(self.config.keepalive.interval),
+            keepalive_max: self.config.keepalive.max,
+            ..Config::default()
+        });
+        now(Phase::Banner);
+        let stream = Stream::new(carrier, &fate);
+        let heard = fate.clone();
+        let speaking = connect_stream(config, stream, Handler::new(trust, &fate));
+        tokio::pin!(speaking);
+        let connected = tokio::select! {
+            biased;
+            connected = &mut speaking => connected,
+            () = heard.banner() => {
+                now(Phase::KeyExchange);
+                speaking.await
+            }
+        };
+        let mut handle = connected.map_err(|stop| kex_failure(stop, &fate))?;
+        now(Phase::Login);
+        let key = plan.login(&connection.user, &mut handle, &fate).await?;
+        let limit = Duration::from_millis(connection.connect_timeout_ms);
+        Ok(Session { handle, fate, _guard: guard, via, endpoint: endpoint(connection), key, limit })
+    }
+
+    fn turns(&self, connection: &Connection, via: Option<&Session>) -> Arc<Semaphore> {
+        let from = via.map(Session::route).unwrap_or_default();
+        let server = format!("{from} > {}:{}", connection.address, connection.port);
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(server).or_insert_with(|| Arc::new(Semaphore::new(LOGINS_AT_ONCE))))
+    }
+}
+
+fn endpoint(connection: &Connection) -> String {
+    let Connection { user, address, port, .. } = connection;
+    if address.contains(':') { format!("{user}@[{address}]:{port}") } else { format!("{user}@{address}:{port}") }
+}
+
+fn failed(connection: &Connection, hop: Option<&String>, problem: Problem) -> ConnectError {
+    ConnectError { endpoint: endpoint(connection), hop: hop.cloned(), problem }
+}
+
+async fn load_trust(connection: &Connection, home: &Utf8Path) -> Result<Trust, Problem> {
+    let (connection, home) = (connection.clone(), home.to_owned());
+    let loaded = tokio::task::spawn_blocking(move || Trust::load(&connection, &home)).await;
+    loaded.unwrap_or_else(|e| Err(Problem::KnownHosts { file: Utf8PathBuf::new(), reason: e.to_string() }))
+}
+
+async fn connect_tcp(address: &str, port: u16) -> Result<TcpStream, Problem> {
+    let found = lookup_host((address, port)).await;
+    let addresses: Vec<_> = found.map_err(|e| Problem::NameNotResolved { reason: e.to_string() })?.collect();
+    let mut last = Problem::NameNotResolved { reason: "it has no address".to_owned() };
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(tcp) => {
+                // Without it each small write waits for the answer to the one before; a failure costs time only.
+                let _ = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Err(e) => last = network(&e),
+        }
+    }
+    Err(last)
+}
+
+fn network(e: &io::Error) -> Problem {
+    use io::ErrorKind as K;
+    let reason = e.to_string();
+    match e.kind() {
+        K::ConnectionRefused => Problem::Refused,
+        K::HostUnreachable | K::NetworkUnreachable | K::TimedOut | K::AddrNotAvailable | K::PermissionDenied => {
+            Problem::NoRoute { reason }
+        }
+        _ => Problem::Network { reason },
+    }
+}
+
+/// What it means that the library gave up before the login.
+fn kex_failure(stop: Stop, fate: &Fate) -> Failure {
+    let (said, is_ssh) = fate.first_words();
+    let error = match stop {
+        Stop::HostKey(problem) => return Problem::HostKey(problem).into(),
+        Stop::Ssh(error) => error,
+    };
+    // sshd that has enough of unknown visitors hangs up, or says so and hangs up.
+    if !is_ssh {
+        let full = said.as_deref().is_none_or(|s| s.contains("MaxStartups") || s.contains("Not allowed at this time"));
+        return Failure { problem: Problem::NoBanner { said }, may_pass: full };
+    }
+    match error {
+        russh::Error::NoCommonAlgo { kind, theirs, .. } => {
+            Problem::NoCommonAlgorithm { what: what_kind(&kind), theirs: clean(&theirs.join(", ")) }.into()
+        }
+        russh::Error::IO(_) | russh::Error::HUP | russh::Error::Disconnect => {
+            let reason = fate.farewell().or_else(|| fate.reason()).unwrap_or_else(|| clean(&error.to_string()));
+            Failure { problem: Problem::KeyExchange { reason }, may_pass: true }
+        }
+        other => Problem::KeyExchange { reason: clean(&other.to_string()) }.into(),
+    }
+}
+
+fn what_kind(kind: &russh::AlgorithmKind) -> String {
+    match kind {
+        russh::AlgorithmKind::Kex => "key exchange",
+        russh::AlgorithmKind::Key => "host key type",
+        russh::AlgorithmKind::Cipher => "cipher",
+        russh::AlgorithmKind::Compression => "compression",
+        russh::AlgorithmKind::Mac => "message authentication",
+    }
+    .to_owned()
+}
+
+/// Twice as long each time, and by chance up to half as long again, so that those who failed together do not come
+/// back together.
+fn pause(attempt: u32) -> Duration {
+    let base = BACKOFF * 2_u32.saturating_pow(attempt.saturating_sub(1));
+    let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
+    base + base.mul_f64(f64::from(u32::try_from(chance >> 32).unwrap_or(0)) / f64::from(u32::MAX) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_differ() {
+        for attempt in 1..ATTEMPTS {
+            let base = BACKOFF * 2_u32.pow(attempt - 1);
+            let pauses: std::collections::HashSet<Duration> = (0..20).map(|_| pause(attempt)).collect();
+            assert!(pauses.len() > 10, "{pauses:?}");
+            assert!(pauses.iter().all(|p| (base..=base * 3 / 2).contains(p)), "{pauses:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The one decision whether a host is the right one: pins, then `known_hosts`.
+
+use std::borrow::Cow;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use russh::Preferred;
+use russh::keys::Algorithm;
+
+use super::error::{HostKeyProblem, Problem};
+use super::known_hosts::{Endpoint, HostKey, KnownHosts, Verdict};
+use crate::model::Connection;
+
+/// The files that OpenSSH's client reads too.
+const GLOBAL_FILE: &str = "/etc/ssh/ssh_known_hosts";
+
+/// All that is known of one host's keys before it is dialled. There is no way to make one that accepts anything.
+pub(super) struct Trust {
+    endpoint: Endpoint,
+    known: KnownHosts,
+    pins: Vec<HostKey>,
+}
+
+impl Trust {
+    /// Reads what is recorded for a host. Blocks on files.
+    pub(super) fn load(connection: &Connection, home: &Utf8Path) -> Result<Self, Problem> {
+        let files: Vec<Utf8PathBuf> = if connection.known_hosts.is_empty() {
+            vec![home.join(".ssh/known_hosts"), GLOBAL_FILE.into()]
+        } else {
+            connection.known_hosts.iter().map(|file| under_home(file, home)).collect()
+        };
+        let known =
+            KnownHosts::read(&files).map_err(|e| Problem::KnownHosts { file: e.file, reason: e.source.to_string() })?;
+        for note in known.notes() {
+            tracing::debug!("{} is skipped: {}", note.place, note.why);
+        }
+        let pin = |text: &String| {
+            HostKey::from_line(text).map_err(|e| Problem::BadPin { text: text.clone(), why: e.to_string() })
+        };
+        Ok(Self {
+            endpoint: Endpoint::new(&connection.address, connection.port),
+            known,
+            pins: connection.host_keys.iter().map(pin).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether the host that presents this key is the right one.
+    pub(super) fn verify(&self, offered: &HostKey) -> Result<(), Box<HostKeyProblem>> {
+        let offered = offered.clone();
+        let problem = match self.known.check(&self.endpoint, &offered) {
+            Verdict::Revoked(place) => HostKeyProblem::Revoked { offered, place },
+            _ if self.pins.contains(&offered) => return Ok(()),
+            _ if !self.pins.is_empty() => HostKeyProblem::NotPinned { offered, pinned: self.pins.clone() },
+            Verdict::Trusted(_) => return Ok(()),
+            Verdict::Changed { place, recorded } if recorded.kind() == offered.kind() => {
+                HostKeyProblem::Changed { offered, recorded, place }
+            }
+            Verdict::Changed { place, recorded } => HostKeyProblem::OtherType { offered, recorded, place },
+            Verdict::Unknown { authority } => HostKeyProblem::Unknown {
+                offered,
+                listed_as: self.endpoint.listed_as(),
+                files: self.known.files().to_vec(),
+                authority,
+            },
+        };
+        Err(Box::new(problem))
+    }
+
+    /// The algorithms to offer: the host key types that are recorded first, so that a host with several keys presents
+    /// one that can be checked; never RSA with SHA-1.
+    pub(super) fn preferred(&self) -> Preferred {
+        let recorded = if self.pins.is_empty() {
+            self.known.kinds(&self.endpoint)
+        } else {
+            self.pins.iter().map(HostKey::kind).collect()
+        };
+        let mut keys: Vec<Algorithm> =
+            Preferred::DEFAULT.key.iter().filter(|a| !matches!(a, Algorithm::Rsa { hash: None })).cloned().collect();
+        keys.sort_by_key(|algorithm| !recorded.contains(&kind(algorithm)));
+        Preferred { key: Cow::Owned(keys), ..Preferred::DEFAULT }
+    }
+}
+
+/// The type of the keys that an algorithm signs with, as `known_hosts` names it.
+fn kind(algorithm: &Algorithm) -> &str {
+    match algorithm {
+        Algorithm::Rsa { .. } => "ssh-rsa",
+        other => other.as_str(),
+    }
+}
+
+/// A path with a leading `~/` resolved.
+pub(super) fn under_home(path: &Utf8Path, home: &Utf8Path) -> Utf8PathBuf {
+    match path.strip_prefix("~") {
+        Ok(rest) => home.join(rest),
+        Err(_) => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Become;
+
+    const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKRvjYUutv9temXgSg4rF0NRV/pdiWYXiSCFObjqCQcS";
+    const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAAB";
+
+    fn trust(lines: &str, pins: &[&str]) -> Result<Trust, Problem> {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Utf8Path::from_path(dir.path()).unwrap();
+        std::fs::create_dir(home.join(".ssh")).unwrap();
+        std::fs::write(home.join(".ssh/kh"), lines).unwrap();
+        let connection = Connection {
+            address: "h1".to_owned(),
+            port: 22,
+            user: "ops".to_owned(),
+            jump: Vec::new(),
+            identity_files: Vec::new(),
+            known_hosts: vec!["~/.ssh/kh".into()],
+            host_keys: pins.iter().map(|p| (*p).to_owned()).collect(),
+            become_method: Become::None,
+            connect_timeout_ms: 1000,
+            state_dir: None,
+        };
+        Trust::load(&connection, home)
+    }
+
+    #[expect(clippy::result_large_err, reason = "a test's convenience")]
+    fn verify(lines: &str, pins: &[&str], offered: &str) -> Result<(), HostKeyProblem> {
+        let problem = trust(lines, pins).unwrap().verify(&HostKey::from_line(offered).unwrap());
+        problem.map_err(|boxed| *boxed)
+    }
+
+    #[test]
+    fn pins_are_the_whole_truth_but_for_revocation() {
+        assert!(verify("", &[A], A).is_ok(), "a pin needs no line");
+        assert!(verify(&format!("h1 {B}"), &[A], A).is_ok(), "a pin outweighs a line");
+        assert!(matches!(verify(&format!("h1 {B}"), &[A], B), Err(HostKeyProblem::NotPinned { .. })));
+        assert!(matches!(verify(&format!("@revoked * {A}"), &[A], A), Err(HostKeyProblem::Revoked { .. })));
+        assert!(matches!(trust("", &["ssh-ed25519 nonsense"]), Err(Problem::BadPin { .. })));
+    }
+
+    #[test]
+    fn every_verdict_but_one_refuses() {
+        assert!(verify(&format!("h1 {A}"), &[], A).is_ok());
+        assert!(matches!(verify("", &[], A), Err(HostKeyProblem::Unknown { authority: false, .. })));
+        assert!(matches!(
+            verify(&format!("@cert-authority h1 {A}"), &[], A),
+            Err(HostKeyProblem::Unknown { authority: true, .. })
+        ));
+        assert!(matches!(verify(&format!("h1 {B}"), &[], A), Err(HostKeyProblem::Changed { .. })));
+        assert!(matches!(verify(&format!("h1 {RSA}"), &[], A), Err(HostKeyProblem::OtherType { .. })));
+        assert!(matches!(verify(&format!("@revoked h1 {A}\nh1 {A}"), &[], A), Err(HostKeyProblem::Revoked { .. })));
+    }
+
+    #[test]
+    fn recorded_types_are_asked_for_first_and_sha1_never() {
+        let names =
+            |trust: &Trust| -> Vec<String> { trust.preferred().key.iter().map(|a| a.as_str().to_owned()).collect() };
+        assert_eq!(names(&trust("", &[]).unwrap())[0], "ssh-ed25519");
+        let rsa = names(&trust(&format!("h1 {RSA}"), &[]).unwrap());
+        assert_eq!(rsa[..3], ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]);
+        assert!(!rsa.contains(&"ssh-rsa".to_owned()));
+        assert_eq!(names(&trust(&format!("h1 {A}"), &[RSA]).unwrap())[0], "rsa-sha2-512");
+    }
+}
