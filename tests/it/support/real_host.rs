@@ -194,12 +194,12 @@ impl Drop for RealHost {
 }
 
 /// A port on 127.0.0.1 where nobody listens.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 /// Makes a key pair: `path` and `path.pub`.
-fn keygen(path: &Path, kind: &str, passphrase: &str) {
+pub(crate) fn keygen(path: &Path, kind: &str, passphrase: &str) {
     let output = Command::new("ssh-keygen")
         .args(["-q", "-C", "test", "-t", kind, "-N", passphrase, "-f"])
         .arg(path)

@@ -93,8 +93,9 @@ rm -rf /etc/ssh/sshd_config.d
 cp /mnt/files/host_key /etc/ssh/host_key
 chmod 600 /etc/ssh/host_key
 {
-    # First: sshd takes the first value that it meets.
+    # First, since sshd takes the first value that it meets; but for this one it takes the last.
     cat /mnt/files/sshd_options
+    grep -q '^MaxStartups ' /mnt/files/sshd_options || echo 'MaxStartups 200:30:400'
     cat <<CONFIG
 Port $port
 ListenAddress 127.0.0.1
@@ -105,7 +106,6 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
-MaxStartups 200:30:400
 LogLevel VERBOSE
 CONFIG
 } >/etc/ssh/sshd_config
