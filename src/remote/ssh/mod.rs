@@ -22,3 +22,6 @@ pub use dial::{Dialer, DialerConfig, Keepalive};
 pub use error::{Class, ConnectError, HostKeyProblem, KeyFileProblem, Phase, Problem};
 pub use keys::AskPassphrase;
 pub use link::Link;
+
+#[cfg(test)]
+mod tests;

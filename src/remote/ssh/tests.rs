@@ -1,0 +1,292 @@
+//! Servers that do what OpenSSH would not: an embedded one that misbehaves on command, and plain sockets.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use russh::keys::key::safe_rng;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session as ServerSession, VerifiedPublicKey};
+use russh::{Channel, ChannelId, Disconnect};
+use secrecy::SecretString;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::model::{Become, Connection};
+use crate::remote::{Exit, Lost, Pipe};
+
+struct Nobody;
+
+impl AskPassphrase for Nobody {
+    fn ask(&self, _prompt: &str) -> Option<SecretString> {
+        None
+    }
+}
+
+/// A server whose programs are names of misdeeds.
+#[derive(Clone, Default)]
+struct Rogue {
+    /// How many of the channels that it opened were accepted, and how many were not.
+    opened: Arc<Mutex<(usize, usize)>>,
+}
+
+impl server::Handler for Rogue {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut ServerSession,
+    ) -> Result<(), Self::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut ServerSession,
+    ) -> Result<(), Self::Error> {
+        if command == b"refuse" {
+            return session.channel_failure(id);
+        }
+        session.channel_success(id)?;
+        match command {
+            b"status first" => {
+                session.exit_status_request(id, 3)?;
+                session.eof(id)?;
+                session.data(id, b"late".as_slice())?;
+                session.extended_data(id, 1, b"later".as_slice())?;
+                session.close(id)?;
+            }
+            b"no status" => {
+                session.data(id, b"all is well".as_slice())?;
+                session.eof(id)?;
+                session.close(id)?;
+            }
+            b"status and gone" => {
+                session.exit_status_request(id, 0)?;
+                session.eof(id)?;
+                session.disconnect(Disconnect::ByApplication, "\x1b[31mgo\r\naway", "")?;
+            }
+            b"open everything" => {
+                let (handle, opened) = (session.handle(), Arc::clone(&self.opened));
+                tokio::spawn(async move {
+                    let answers = [
+                        handle.channel_open_agent().await.is_ok(),
+                        handle.channel_open_session().await.is_ok(),
+                        handle.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_ok(),
+                        handle.channel_open_direct_streamlocal("/run/x").await.is_ok(),
+                        handle.channel_open_forwarded_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_ok(),
+                        handle.channel_open_forwarded_streamlocal("/run/x").await.is_ok(),
+                        handle.channel_open_x11("127.0.0.1", 1).await.is_ok(),
+                    ];
+                    let accepted = answers.iter().filter(|yes| **yes).count();
+                    *opened.lock().unwrap() = (accepted, answers.len() - accepted);
+                    let _ = handle.exit_status_request(id, 0).await;
+                    let _ = handle.close(id).await;
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+struct Stage {
+    dir: tempfile::TempDir,
+    host_key: PrivateKey,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(dir.path().join("id")).unwrap();
+        std::io::Write::write_all(&mut file, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        Self { dir, host_key: PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap() }
+    }
+
+    fn dir(&self) -> &Utf8Path {
+        Utf8Path::from_path(self.dir.path()).unwrap()
+    }
+
+    fn dialer(&self) -> Dialer {
+        Dialer::new(DialerConfig {
+            home: self.dir().to_owned(),
+            agent_socket: None,
+            passphrase: Arc::new(Nobody),
+            keepalive: Keepalive::default(),
+        })
+    }
+
+    fn connection(&self, port: u16) -> Connection {
+        Connection {
+            address: "127.0.0.1".to_owned(),
+            port,
+            user: "ops".to_owned(),
+            jump: Vec::new(),
+            identity_files: vec![Utf8PathBuf::from("~/id")],
+            known_hosts: vec!["/dev/null".into()],
+            host_keys: vec![self.host_key.public_key().to_openssh().unwrap()],
+            become_method: Become::None,
+            connect_timeout_ms: 10_000,
+            state_dir: None,
+        }
+    }
+
+    /// Serves the rogue for as long as the test runs; hangs up on the first `rude` visitors.
+    async fn serve(&self, rogue: &Rogue, rude: usize) -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = Arc::new(server::Config {
+            keys: vec![self.host_key.clone()],
+            auth_rejection_time: Duration::ZERO,
+            nodelay: true,
+            ..server::Config::default()
+        });
+        let visits = Arc::new(AtomicUsize::new(0));
+        let (rogue, counter) = (rogue.clone(), Arc::clone(&visits));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if counter.fetch_add(1, Ordering::SeqCst) >= rude {
+                    let session = server::run_stream(Arc::clone(&config), stream, rogue.clone());
+                    tokio::spawn(async move { session.await?.await });
+                }
+            }
+        });
+        (port, visits)
+    }
+}
+
+async fn finish(pipe: &mut Box<dyn Pipe>) -> Result<String, Lost> {
+    let mut said = Vec::new();
+    while let Some(piece) = pipe.recv().await? {
+        said.extend_from_slice(&piece);
+    }
+    Ok(String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn only_a_closed_channel_with_a_status_is_an_end() {
+    let stage = Stage::set();
+    let (port, _) = stage.serve(&Rogue::default(), 0).await;
+    let link = stage.dialer().connect(&stage.connection(port)).await.unwrap_or_else(|e| panic!("{e}"));
+
+    let mut pipe = link.start(b"status first").await.unwrap();
+    assert_eq!(finish(&mut pipe).await, Ok("late".to_owned()), "what comes after the status counts too");
+    assert_eq!((pipe.exit(), pipe.stderr_tail()), (Some(Exit::Status(3)), "later".to_owned()));
+
+    let mut pipe = link.start(b"no status").await.unwrap();
+    let lost = finish(&mut pipe).await.unwrap_err();
+    assert!(lost.reason.contains("without saying how the program ended"), "{lost}");
+    assert_eq!(pipe.exit(), None);
+
+    let error = link.start(b"refuse").await.err().unwrap();
+    assert!(matches!(error.problem, Problem::CommandRefused), "{error}");
+    assert_eq!(error.class(), Class::Refused);
+
+    let mut pipe = link.start(b"status and gone").await.unwrap();
+    let lost = finish(&mut pipe).await.unwrap_err();
+    assert_eq!(lost.reason, "the host said: [31mgo away", "its words come through, but not its control codes");
+    assert_eq!(pipe.exit(), None, "a status without a close may be a forgery or half the truth");
+}
+
+#[tokio::test]
+async fn a_server_can_open_nothing_on_our_side() {
+    let stage = Stage::set();
+    let rogue = Rogue::default();
+    let (port, _) = stage.serve(&rogue, 0).await;
+    let link = stage.dialer().connect(&stage.connection(port)).await.unwrap();
+    let mut pipe = link.start(b"open everything").await.unwrap();
+    assert_eq!(finish(&mut pipe).await, Ok(String::new()));
+    assert_eq!(*rogue.opened.lock().unwrap(), (0, 7));
+}
+
+#[tokio::test]
+async fn a_visitor_who_is_turned_away_at_the_door_comes_back_but_not_for_ever() {
+    let stage = Stage::set();
+    let (port, visits) = stage.serve(&Rogue::default(), 3).await;
+    assert!(stage.dialer().connect(&stage.connection(port)).await.is_ok());
+    assert_eq!(visits.load(Ordering::SeqCst), 4);
+
+    let (port, visits) = stage.serve(&Rogue::default(), usize::MAX).await;
+    let error = stage.dialer().connect(&stage.connection(port)).await.err().unwrap();
+    assert!(matches!(error.problem, Problem::NoBanner { said: None }), "{error}");
+    assert_eq!(visits.load(Ordering::SeqCst), 4);
+
+    // What is not a matter of luck is not tried twice.
+    let (port, visits) = stage.serve(&Rogue::default(), 0).await;
+    let stranger = Connection { host_keys: Vec::new(), ..stage.connection(port) };
+    assert!(stage.dialer().connect(&stranger).await.err().unwrap().is_host_key());
+    assert_eq!(visits.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn no_more_than_eight_stand_at_one_door() {
+    let stage = Stage::set();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (now, most, all) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counters = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&all));
+    tokio::spawn(async move {
+        let (now, most, all) = counters;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            all.fetch_add(1, Ordering::SeqCst);
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let now = Arc::clone(&now);
+            tokio::spawn(async move {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let dialer = stage.dialer();
+    let connection = Connection { connect_timeout_ms: 300, ..stage.connection(port) };
+    let tries = futures_util::future::join_all((0..20).map(|_| dialer.connect(&connection)));
+    let timed_out = |e: &ConnectError| matches!(e.problem, Problem::TimedOut { phase: Phase::Banner, .. });
+    assert!(tries.await.iter().all(|r| r.as_ref().err().is_some_and(timed_out)));
+    assert_eq!((most.load(Ordering::SeqCst), all.load(Ordering::SeqCst)), (8, 20));
+}
+
+#[tokio::test]
+async fn a_server_with_only_old_algorithms_is_named_as_such() {
+    let stage = Stage::set();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"welcome\r\nSSH-2.0-Old\r\n").await.unwrap();
+        // A key exchange offer with one kind of host key: RSA with SHA-1.
+        let lists = ["curve25519-sha256", "ssh-rsa", "aes256-ctr", "aes256-ctr", "hmac-sha2-256", "hmac-sha2-256"];
+        let mut payload = vec![20_u8];
+        payload.extend([0; 16]);
+        for list in lists.into_iter().chain(["none", "none", "", ""]) {
+            payload.extend(u32::try_from(list.len()).unwrap().to_be_bytes());
+            payload.extend(list.as_bytes());
+        }
+        payload.extend([0; 5]);
+        let padding = 8 - (payload.len() + 5) % 8 + 8;
+        let mut packet = u32::try_from(payload.len() + padding + 1).unwrap().to_be_bytes().to_vec();
+        packet.push(u8::try_from(padding).unwrap());
+        packet.extend(payload);
+        packet.resize(packet.len() + padding, 0);
+        stream.write_all(&packet).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let error = stage.dialer().connect(&stage.connection(port)).await.err().unwrap();
+    let Problem::NoCommonAlgorithm { what, theirs } = &error.problem else { panic!("{error}") };
+    assert_eq!((what.as_str(), theirs.as_str()), ("host key type", "ssh-rsa"));
+}
