@@ -1,1 +1,3 @@
 //! Throw-away runner hosts and stand-in services for `demo`, `sandbox` and the tests.
+
+pub mod faults;
