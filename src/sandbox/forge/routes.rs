@@ -1,0 +1,203 @@
+//! The stand-in's endpoints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::json;
+
+use super::actions::{cancel, dispatch, job_log, jobs, open_jobs, run, runs, tasks};
+use super::world::{Account, Repo, World};
+use super::{Shared, json as body};
+
+pub(super) type App = State<Arc<Shared>>;
+/// An answer that ends a handler early.
+pub(super) type Refusal = Box<Response>;
+pub(super) type Params = Query<BTreeMap<String, String>>;
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    const REPO: &str = "/api/v1/repos/{owner}/{name}";
+    let at = |path: &str| format!("{REPO}{path}");
+    Router::new()
+        .route("/api/forgejo/v1/version", get(forgejo_version))
+        .route("/api/v1/version", get(version))
+        .route("/api/v1/user", get(user))
+        .route(REPO, get(repo))
+        .route(&at("/branches/{*branch}"), get(branch))
+        .route(&at("/tags/{*tag}"), get(tag))
+        .route(&at("/contents/{*path}"), get(contents))
+        .route(&at("/actions/workflows/{file}/dispatches"), post(dispatch))
+        .route(&at("/actions/runs"), get(runs))
+        .route(&at("/actions/runs/{id}"), get(run))
+        .route(&at("/actions/runs/{id}/jobs"), get(jobs))
+        .route(&at("/actions/runs/{id}/cancel"), post(cancel))
+        .route(&at("/actions/jobs/{id}/logs"), get(job_log))
+        .route(&at("/actions/tasks"), get(tasks))
+        .route(&at("/actions/runners/jobs"), get(open_jobs))
+        .route(&at("/actions/secrets"), get(secrets))
+        .route("/api/v1/packages/{owner}/container/{name}/{tag}", get(package))
+        .route("/api/v1/packages/{owner}/container/{name}/{tag}/files", get(package_files))
+        .with_state(shared)
+}
+
+/// A refusal in the servers' form.
+pub(super) fn refuse(code: StatusCode, message: &str) -> Response {
+    (code, Json(json!({"message": message, "url": "/api/swagger"}))).into_response()
+}
+
+/// An endpoint that this version does not have.
+pub(super) fn unknown() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+pub(super) fn not_found() -> Response {
+    refuse(StatusCode::NOT_FOUND, "The target couldn't be found.")
+}
+
+/// Who asks. `None`: nobody.
+fn account(world: &World, headers: &HeaderMap) -> Result<Option<Account>, Refusal> {
+    let Some(text) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+        return Ok(None);
+    };
+    let token = text.strip_prefix("token ").or_else(|| text.strip_prefix("Bearer ")).unwrap_or_default();
+    let found = world.accounts.iter().find(|account| account.token == token).cloned();
+    match found {
+        Some(account) => Ok(Some(account)),
+        None => Err(Box::new(refuse(StatusCode::UNAUTHORIZED, "user does not exist [uid: 0, name: ]"))),
+    }
+}
+
+/// The repository, if whoever asks may see it, and who asks.
+pub(super) fn seen(
+    world: &World,
+    headers: &HeaderMap,
+    (owner, name): (&str, &str),
+) -> Result<(Repo, Option<Account>), Refusal> {
+    let who = account(world, headers)?;
+    let full = format!("{owner}/{name}");
+    let repo = world.repos.iter().find(|repo| repo.full_name.eq_ignore_ascii_case(&full));
+    match repo {
+        Some(repo) if !repo.private || who.is_some() => Ok((repo.clone(), who)),
+        _ => Err(Box::new(not_found())),
+    }
+}
+
+pub(super) fn base(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("127.0.0.1");
+    format!("http://{host}")
+}
+
+/// Turns the refusals inside a handler into answers.
+pub(super) fn answer(result: Result<Response, Refusal>) -> Response {
+    result.unwrap_or_else(|refusal| *refusal)
+}
+
+async fn forgejo_version(State(app): App) -> Response {
+    let version = app.world().version;
+    if version.is_forgejo() { Json(json!({"version": version.text()})).into_response() } else { unknown() }
+}
+
+async fn version(State(app): App) -> Response {
+    let version = app.world().version;
+    Json(json!({"version": version.text()})).into_response()
+}
+
+async fn user(State(app): App, headers: HeaderMap) -> Response {
+    answer(account(&app.world(), &headers).map(|who| match who {
+        Some(who) => Json(json!({"id": 2, "login": who.login})).into_response(),
+        None => refuse(StatusCode::UNAUTHORIZED, "token is required"),
+    }))
+}
+
+async fn repo(State(app): App, Path((owner, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let world = app.world();
+    answer(
+        seen(&world, &headers, (&owner, &name))
+            .map(|(repo, who)| Json(body::repo(&repo, who.is_some_and(|who| who.write))).into_response()),
+    )
+}
+
+async fn branch(
+    State(app): App,
+    Path((owner, name, branch)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let world = app.world();
+    answer(seen(&world, &headers, (&owner, &name)).map(|(repo, _)| match repo.branches.get(&branch) {
+        Some(commit) => Json(json!({"name": branch, "commit": {"id": commit, "message": "x"}})).into_response(),
+        None => not_found(),
+    }))
+}
+
+async fn tag(
+    State(app): App,
+    Path((owner, name, tag)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let world = app.world();
+    answer(seen(&world, &headers, (&owner, &name)).map(|(repo, _)| match repo.tags.get(&tag) {
+        Some(commit) => Json(json!({"name": tag, "id": commit, "commit": {"sha": commit}})).into_response(),
+        None => not_found(),
+    }))
+}
+
+async fn contents(
+    State(app): App,
+    Path((owner, name, path)): Path<(String, String, String)>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Response {
+    let world = app.world();
+    answer(seen(&world, &headers, (&owner, &name)).map(|(repo, _)| {
+        let known = params.get("ref").is_none_or(|name| repo.commit(name).is_some());
+        let Some(entries) = repo.list(&path).filter(|_| known) else { return not_found() };
+        let entry = |(name, dir): (String, bool)| {
+            json!({"name": name, "path": format!("{path}/{name}"), "type": if dir { "dir" } else { "file" }})
+        };
+        Json(entries.into_iter().map(entry).collect::<Vec<_>>()).into_response()
+    }))
+}
+
+async fn secrets(State(app): App, Path((owner, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let world = app.world();
+    answer(seen(&world, &headers, (&owner, &name)).map(|(repo, who)| {
+        if !who.is_some_and(|who| who.owner) {
+            return refuse(StatusCode::FORBIDDEN, "user should be an owner or a collaborator with admin write");
+        }
+        let secret = |name: &String| json!({"name": name, "created_at": "2026-01-01T00:00:00Z"});
+        Json(repo.secrets.iter().map(secret).collect::<Vec<_>>()).into_response()
+    }))
+}
+
+fn find_package(
+    world: &World,
+    headers: &HeaderMap,
+    (owner, name, tag): &(String, String, String),
+) -> Result<super::Package, Refusal> {
+    let who = account(world, headers)?;
+    // A missing scope is a 401 here, not a 403.
+    if !who.is_some_and(|who| who.packages) {
+        return Err(Box::new(refuse(StatusCode::UNAUTHORIZED, "")));
+    }
+    let same = |package: &&super::Package| {
+        package.owner.eq_ignore_ascii_case(owner) && package.name == *name && package.tag == *tag
+    };
+    world.packages.iter().find(same).cloned().ok_or_else(|| Box::new(not_found()))
+}
+
+async fn package(State(app): App, Path(which): Path<(String, String, String)>, headers: HeaderMap) -> Response {
+    answer(find_package(&app.world(), &headers, &which).map(|found| Json(body::package(&found)).into_response()))
+}
+
+async fn package_files(State(app): App, Path(which): Path<(String, String, String)>, headers: HeaderMap) -> Response {
+    answer(find_package(&app.world(), &headers, &which).map(|found| {
+        let layer = json!({"id": found.id + 1, "Size": 10, "name": "sha256_layer", "sha256": "0".repeat(64)});
+        let manifest = json!({"id": found.id, "Size": 500, "name": "manifest.json", "sha256": found.digest});
+        Json(json!([layer, manifest])).into_response()
+    }))
+}
