@@ -1,3 +1,4 @@
 //! HTTP clients: the forge and Infisical. `reqwest` is used nowhere else.
 
+pub mod forge;
 pub mod http;

@@ -1,6 +1,7 @@
 //! The one integration binary.
 #![cfg(test)]
 
+mod forge;
 mod harness;
 mod ssh;
 mod support;

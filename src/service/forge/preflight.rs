@@ -1,0 +1,116 @@
+//! What can be looked at before a dispatch, so that the server's silent refusals never have to be guessed at.
+
+use super::target::Target;
+use super::version::{Abilities, Product, ServerVersion};
+use super::{ForgeClient, NotReady, VerifyError, wire};
+use crate::model::VerifyPublish;
+use crate::service::http::{HttpError, Method, Request, clean};
+
+/// What a repository looks like before a dispatch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preflight {
+    /// The server and its version.
+    pub server: ServerVersion,
+    /// The full name of the branch or tag.
+    pub git_ref: String,
+    /// The commit there.
+    pub commit: String,
+    /// The workflow's path at that commit.
+    pub workflow: String,
+    /// Things worth knowing that do not stand in the way.
+    pub notes: Vec<String>,
+}
+
+impl ForgeClient {
+    /// Asks which server it is. Only Forgejo has an API of that name; Gitea answers 404 there.
+    pub(super) async fn detect(&self) -> Result<ServerVersion, HttpError> {
+        let own = Request::new(Method::Get, &["api", "forgejo", "v1", "version"]);
+        if let Some(version) = self.get_if_there::<wire::Version>(&own).await? {
+            return parsed(Product::Forgejo, &version);
+        }
+        let common = Request::new(Method::Get, &["api", "v1", "version"]);
+        let version: wire::Version = self.api().send(&common).await?.json()?;
+        let product = if version.version.contains("+gitea-") { Product::Forgejo } else { Product::Gitea };
+        parsed(product, &version)
+    }
+
+    /// Looks at everything that a dispatch needs; changes nothing.
+    pub(super) async fn look(&self, spec: &VerifyPublish) -> Result<(Preflight, Target, Abilities), VerifyError> {
+        let target = Target::new(spec)?;
+        self.need_token()?;
+        let server = self.detect().await.map_err(VerifyError::asking)?;
+        let Some(abilities) = server.abilities() else {
+            return Err(VerifyError::NotReady(NotReady::TooOld { version: server.to_string() }));
+        };
+        let mut notes = Vec::new();
+        self.repository(&target, &mut notes).await?;
+        let commit = self.commit(&target).await?;
+        let workflow = self.workflow(&target, server.product, &commit).await?;
+        let preflight = Preflight { server, git_ref: target.git_ref.full(), commit, workflow, notes };
+        Ok((preflight, target, abilities))
+    }
+
+    async fn repository(&self, target: &Target, notes: &mut Vec<String>) -> Result<(), VerifyError> {
+        let request = Request::new(Method::Get, &target.path(&[]));
+        let found = self.get_if_there::<wire::Repository>(&request).await.map_err(VerifyError::asking)?;
+        let repo = target.repo();
+        let Some(found) = found else { return Err(VerifyError::NotReady(NotReady::NoRepo { repo })) };
+        if found.archived {
+            return Err(VerifyError::NotReady(NotReady::Archived { repo }));
+        }
+        if found.has_actions == Some(false) {
+            return Err(VerifyError::NotReady(NotReady::ActionsOff { repo }));
+        }
+        if found.permissions.is_some_and(|permissions| !permissions.push) {
+            notes.push(format!("the token's user may not push to `{repo}`; the dispatch may be refused"));
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, target: &Target) -> Result<String, VerifyError> {
+        let kind = if target.git_ref.tag { "tags" } else { "branches" };
+        let mut path = target.path(&[kind]);
+        path.extend(target.git_ref.short.split('/'));
+        let request = Request::new(Method::Get, &path);
+        let found = self.get_if_there::<wire::Branch>(&request).await.map_err(VerifyError::asking)?;
+        let Some(found) = found else {
+            let (repo, git_ref) = (target.repo(), target.git_ref.shown());
+            return Err(VerifyError::NotReady(NotReady::NoRef { repo, git_ref }));
+        };
+        Ok(clean(&found.commit.id))
+    }
+
+    /// Finds the workflow as the server will: in the first of the directories that exists, by its file name.
+    async fn workflow(&self, target: &Target, product: Product, commit: &str) -> Result<String, VerifyError> {
+        let dirs: &[&str] = match product {
+            Product::Forgejo => &[".forgejo/workflows", ".gitea/workflows", ".github/workflows"],
+            Product::Gitea => &[".gitea/workflows", ".github/workflows"],
+        };
+        let missing = |looked: String| {
+            let (workflow, git_ref) = (target.file.clone(), target.git_ref.shown());
+            VerifyError::NotReady(NotReady::NoWorkflow { workflow, git_ref, looked })
+        };
+        for dir in dirs {
+            let mut path = target.path(&["contents"]);
+            path.extend(dir.split('/'));
+            let request = Request::new(Method::Get, &path).query("ref", commit);
+            let entries = self.get_if_there::<Vec<wire::Entry>>(&request).await.map_err(VerifyError::asking)?;
+            let Some(entries) = entries else { continue };
+            if target.dir.as_deref().is_some_and(|wanted| wanted != *dir) {
+                return Err(missing(format!("the server reads only `{dir}`, the first directory that is there")));
+            }
+            if !entries.iter().any(|entry| entry.name == target.file && entry.kind != "dir") {
+                return Err(missing(format!("`{dir}` does not hold it, and later directories are not read")));
+            }
+            return Ok(format!("{dir}/{}", target.file));
+        }
+        Err(missing(format!("none of {} is there", dirs.join(", "))))
+    }
+}
+
+fn parsed(product: Product, version: &wire::Version) -> Result<ServerVersion, HttpError> {
+    ServerVersion::parse(product, &version.version).ok_or_else(|| HttpError::Malformed {
+        at: "the forge".to_owned(),
+        reason: format!("`{}` is not a version", clean(&version.version)),
+    })
+}

@@ -1,0 +1,277 @@
+//! From a step to its verdict: look, dispatch, wait, judge; and when it gives up, leave as little as possible.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::dispatch::{Mark, Started};
+use super::preflight::Preflight;
+use super::run::{RunRef, RunState, RunView};
+use super::target::Target;
+use super::version::{Abilities, RunSource};
+use super::{AuthProblem, ForgeClient, Leftover, Progress, TimedOut, VerifyError, wire};
+use crate::model::VerifyPublish;
+use crate::service::http::{HttpError, Method, Request, jittered};
+
+/// A verification that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The server and its version.
+    pub server: String,
+    /// The run.
+    pub run: RunRef,
+    /// The workflow's path.
+    pub workflow: String,
+    /// The full name of the branch or tag.
+    pub git_ref: String,
+    /// The commit that the run built.
+    pub commit: String,
+    /// When the run was made, by the server's clock.
+    pub created: Option<Timestamp>,
+    /// When a runner took it, by the server's clock.
+    pub started: Option<Timestamp>,
+    /// When it ended, by the server's clock.
+    pub stopped: Option<Timestamp>,
+    /// Things worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// What is known so far; it outlives the work when that is cut short.
+struct Flight<'a> {
+    client: &'a ForgeClient,
+    spec: &'a VerifyPublish,
+    progress: &'a mut (dyn FnMut(Progress) + Send),
+    /// Set before a dispatch is sent.
+    sent: Option<Sent>,
+    run: Option<RunRef>,
+    state: Option<RunState>,
+    need_approval: bool,
+}
+
+/// What is needed to find or cancel a run that was dispatched.
+#[derive(Clone)]
+struct Sent {
+    target: Target,
+    abilities: Abilities,
+    server: String,
+    mark: Mark,
+}
+
+impl ForgeClient {
+    pub(super) async fn verify(
+        &self,
+        spec: &VerifyPublish,
+        progress: &mut (dyn FnMut(Progress) + Send),
+        cancel: &CancellationToken,
+    ) -> Result<Published, VerifyError> {
+        let deadline = Instant::now() + spec.timeout;
+        let mut flight =
+            Flight { client: self, spec, progress, sent: None, run: None, state: None, need_approval: false };
+        let outcome = {
+            let work = Box::pin(flight.fly());
+            tokio::select! {
+                biased;
+                outcome = timeout_at(deadline, work) => outcome.map_err(|_| false),
+                () = cancel.cancelled() => Err(true),
+            }
+        };
+        match outcome {
+            Ok(done) => done,
+            Err(true) => Err(VerifyError::Interrupted { left: Box::pin(flight.give_up()).await }),
+            Err(false) => {
+                let left = Box::pin(flight.give_up()).await;
+                let Flight { run, state, need_approval, .. } = flight;
+                Err(VerifyError::TimedOut(Box::new(TimedOut { run, state, need_approval, waited: spec.timeout, left })))
+            }
+        }
+    }
+
+    /// Looks at one run. `None`: it is not there.
+    async fn view(
+        &self,
+        target: &Target,
+        abilities: Abilities,
+        started: &Started,
+    ) -> Result<Option<RunView>, HttpError> {
+        let id = started.run.id.map(|id| id.to_string());
+        match (abilities.runs, &id) {
+            (RunSource::Forgejo, Some(id)) => {
+                let request = Request::new(Method::Get, &target.path(&["actions", "runs", id]));
+                Ok(self.get_if_there::<wire::ForgejoRun>(&request).await?.map(Into::into))
+            }
+            (RunSource::Gitea, Some(id)) => {
+                let request = Request::new(Method::Get, &target.path(&["actions", "runs", id]));
+                Ok(self.get_if_there::<wire::GiteaRun>(&request).await?.map(Into::into))
+            }
+            _ => self.view_by_number(target, abilities, started).await,
+        }
+    }
+}
+
+impl Flight<'_> {
+    async fn fly(&mut self) -> Result<Published, VerifyError> {
+        let client = self.client;
+        let (preflight, target, abilities) = client.look(self.spec).await?;
+        let mark = client.mark(&target, abilities).await.map_err(VerifyError::asking)?;
+        (self.progress)(Progress::Ready {
+            server: preflight.server.to_string(),
+            workflow: preflight.workflow.clone(),
+            git_ref: preflight.git_ref.clone(),
+            commit: preflight.commit.clone(),
+        });
+        let sent = Sent { target: target.clone(), abilities, server: preflight.server.to_string(), mark };
+        self.sent = Some(sent.clone());
+        let started = client.start(&target, &self.spec.inputs, abilities, mark, self.progress).await?;
+        self.run = Some(started.run.clone());
+        (self.progress)(Progress::Dispatched { run: started.run.clone() });
+        let view = self.watch(&sent, &started).await?;
+        Ok(published(preflight, view))
+    }
+
+    /// Waits for the run's end.
+    async fn watch(&mut self, sent: &Sent, started: &Started) -> Result<RunView, VerifyError> {
+        let config = self.client.config();
+        let (mut pause, mut missing, mut silent) = (config.poll_first, 0, false);
+        let (mut since, mut said) = (Instant::now(), Duration::ZERO);
+        loop {
+            match self.client.view(&sent.target, sent.abilities, started).await {
+                Ok(Some(view)) => {
+                    (missing, silent) = (0, false);
+                    if self.note(&view) {
+                        (pause, since, said) = (config.poll_first, Instant::now(), Duration::ZERO);
+                    }
+                    if view.is_final() && (!view.partial || since.elapsed() >= config.settle) {
+                        return judge(view, sent);
+                    }
+                    let (run, state) = (view.run, view.state);
+                    if since.elapsed() >= said + config.say_again {
+                        said = since.elapsed();
+                        (self.progress)(Progress::Still { run, state, since: said });
+                    }
+                }
+                // Right after the dispatch a replica may not know the run yet; later it was deleted.
+                Ok(None) if missing < 3 => missing += 1,
+                Ok(None) => return Err(VerifyError::Gone { run: self.known(started) }),
+                Err(HttpError::Status(refusal)) if matches!(refusal.code, 401 | 403) => {
+                    let run = Some(Box::new(self.known(started)));
+                    return Err(VerifyError::Auth(AuthProblem::Refused { refusal, run }));
+                }
+                Err(error) => {
+                    if !silent {
+                        (self.progress)(Progress::Unanswered { reason: error.to_string() });
+                    }
+                    silent = true;
+                }
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 3 / 2).min(config.poll_longest);
+        }
+    }
+
+    /// Takes over what a look has shown, and says so when it is new.
+    fn note(&mut self, view: &RunView) -> bool {
+        let news = self.state.as_ref() != Some(&view.state) || self.need_approval != view.need_approval;
+        self.run = Some(view.run.clone());
+        self.state = Some(view.state.clone());
+        self.need_approval = view.need_approval;
+        if news {
+            let (run, state) = (view.run.clone(), view.state.clone());
+            (self.progress)(Progress::State { run, state, need_approval: view.need_approval });
+        }
+        news
+    }
+
+    fn known(&self, started: &Started) -> RunRef {
+        self.run.clone().unwrap_or_else(|| started.run.clone())
+    }
+
+    /// Ends what was started, where that can be done, and says what is left. Bounded by itself.
+    async fn give_up(&mut self) -> Leftover {
+        let Some(sent) = self.sent.clone() else { return Leftover::Nothing };
+        let run = self.run.clone();
+        let limit = self.client.config().give_up;
+        let work = async {
+            let run = match run {
+                Some(run) => run,
+                // The dispatch was under way: its run is looked for, once more and not for long.
+                None => match self.client.find(&sent.target, &self.spec.inputs, sent.abilities, sent.mark).await {
+                    Ok(Some(run)) => run,
+                    Ok(None) | Err(_) => return Leftover::Unknown,
+                },
+            };
+            self.run = Some(run.clone());
+            self.client.end(&sent, run).await
+        };
+        match timeout(limit, Box::pin(work)).await {
+            Ok(left) => left,
+            Err(_) => match self.run.clone() {
+                Some(run) => Leftover::Running { run, reason: "the forge does not answer".to_owned() },
+                None => Leftover::Unknown,
+            },
+        }
+    }
+}
+
+impl ForgeClient {
+    async fn end(&self, sent: &Sent, run: RunRef) -> Leftover {
+        let left = |run, reason: String| Leftover::Running { run, reason };
+        let Some(id) = run.id.filter(|_| sent.abilities.cancel) else {
+            return left(run, format!("{} has no call to cancel a run", sent.server));
+        };
+        let path = ["actions", "runs", &id.to_string(), "cancel"];
+        let request = Request::new(Method::Post, &sent.target.path(&path)).repeatable();
+        if let Err(error) = self.api().send(&request).await {
+            return left(run, format!("cancelling it failed: {error}"));
+        }
+        let started = Started { run: run.clone(), jobs: Vec::new() };
+        match self.view(&sent.target, sent.abilities, &started).await {
+            Ok(Some(view)) if view.state == RunState::Cancelled => Leftover::Cancelled(run),
+            Ok(Some(view)) if view.is_final() => Leftover::Ended { run, state: view.state },
+            Ok(_) => left(run, "cancelling was accepted, but it is not shown as cancelled yet".to_owned()),
+            Err(error) => left(run, format!("cancelling was accepted, but it cannot be looked at: {error}")),
+        }
+    }
+}
+
+/// A finished run's verdict.
+fn judge(view: RunView, sent: &Sent) -> Result<RunView, VerifyError> {
+    if view.run.number.is_some_and(|number| number <= sent.mark.number) {
+        let reason = format!("{} was there before the dispatch", view.run);
+        return Err(VerifyError::Untold { reason });
+    }
+    if !view.is_of(&sent.target) {
+        let reason = format!("{} is of another workflow, branch or event", view.run);
+        return Err(VerifyError::Untold { reason });
+    }
+    match view.state {
+        RunState::Success if view.partial => {
+            let reason = format!(
+                "{} shows only jobs that a runner has taken, so it cannot be told that all have ended",
+                sent.server
+            );
+            Err(VerifyError::Unverified { run: view.run, reason })
+        }
+        RunState::Success => Ok(view),
+        _ => Err(VerifyError::Ended { run: view.run, state: view.state }),
+    }
+}
+
+fn published(preflight: Preflight, view: RunView) -> Published {
+    let mut notes = preflight.notes;
+    if view.commit != preflight.commit {
+        notes.push("the branch moved between the look and the dispatch".to_owned());
+    }
+    Published {
+        server: preflight.server.to_string(),
+        run: view.run,
+        workflow: preflight.workflow,
+        git_ref: preflight.git_ref,
+        commit: view.commit,
+        created: view.created,
+        started: view.started,
+        stopped: view.stopped,
+        notes,
+    }
+}
