@@ -3,5 +3,7 @@
 
 mod forge;
 mod harness;
+mod sentinel;
 mod ssh;
 mod support;
+mod tidy;
