@@ -1,0 +1,25 @@
+# Habits, by name. The gate itself is tests/run, which needs no just.
+
+_list:
+    @just --list --unsorted
+
+# Format the sources.
+fmt:
+    cargo fmt
+
+# What the compiler and clippy think, as strictly as the gate.
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# The one gate: installs what the tests need, checks and runs everything.
+test:
+    tests/run
+
+# A rotation of several throw-away hosts on this machine.
+demo:
+    cargo run --release -- demo
+
+# Dependencies: licences, bans, sources, and the advisories, whose database comes from the network. Weekly.
+deny:
+    cargo deny --locked check
