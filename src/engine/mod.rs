@@ -23,7 +23,7 @@ use crate::step::{Services, Values};
 
 pub use mend::mend_commands;
 pub use saga::{Opened, Saga, Stop, StopKind, controllers_work};
-pub use settle::Settling;
+pub use settle::{NotNow, Settling};
 
 /// What all sagas of a run share.
 #[derive(Clone)]

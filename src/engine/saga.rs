@@ -22,8 +22,10 @@ pub struct Saga {
     pub(super) batch: u32,
     /// The next step.
     next: usize,
-    /// The host holds our undo (or may hold it).
+    /// The host may hold our undo: it was asked to.
     pub(super) prepared: bool,
+    /// The host said that it holds our undo.
+    pub(super) armed: bool,
     pub(super) notes: Vec<String>,
 }
 
@@ -144,6 +146,7 @@ impl Saga {
                     batch: 0,
                     next: 0,
                     prepared: false,
+                    armed: false,
                 }))
             }
             Err(refusals) => {
@@ -164,16 +167,22 @@ impl Saga {
     ///
     /// # Errors
     /// When the host cannot be reached, or was settled by somebody else.
-    pub async fn reopen(shared: &Shared, host: &Host, plan: &HostPlan, batch: u32) -> Result<Box<Self>, Stop> {
+    pub async fn reopen(shared: &Shared, host: &Host, plan: &HostPlan, batch: u32) -> Result<Self, Stop> {
         let unreachable = |error: crate::remote::Unreachable| Stop::new(StopKind::Lost, error.to_string());
         let mut conn = shared.connect.connect(host).await.map_err(unreachable)?;
         let Answer::Hello(facts) = conn.call(&Op::Hello, None).await? else {
             return Err(Stop::new(StopKind::Failed, "the host answered another question"));
         };
         let ours = facts.run == shared.run.as_str();
+        let mut next = 0;
         let prepared = match facts.phase.as_str() {
             "armed" if ours => {
                 conn.call(&Op::Takeover { run: shared.run.clone() }, None).await?;
+                true
+            }
+            // It was let go, and only the word of it was lost.
+            "new" if ours => {
+                next = plan.steps.len();
                 true
             }
             "none" | "idle" | "old" | "new" if !ours => false,
@@ -182,7 +191,7 @@ impl Saga {
                 return Err(Stop::new(StopKind::Failed, reason));
             }
         };
-        Ok(Box::new(Self {
+        Ok(Self {
             shared: shared.clone(),
             host: host.clone(),
             conn: Some(conn),
@@ -190,9 +199,10 @@ impl Saga {
             notes: plan.notes.clone(),
             plan: plan.clone(),
             batch,
-            next: 0,
+            next,
             prepared,
-        }))
+            armed: prepared,
+        })
     }
 
     /// The host's name.
@@ -217,6 +227,11 @@ impl Saga {
     #[must_use]
     pub fn facts(&self) -> &HostFacts {
         &self.facts
+    }
+
+    /// Goes on under a run's own journal: what looked at the host before had none.
+    pub fn adopt(&mut self, shared: &Shared) {
+        self.shared = shared.clone();
     }
 
     /// Puts it into a batch, counted from 1.
@@ -286,6 +301,7 @@ impl Saga {
             undo: self.plan.undo.clone(),
         };
         self.call(&op, None).await?;
+        self.armed = true;
         self.record(Record::HostPrepared {
             undo_digest,
             machine: Some(self.facts.machine.clone()),

@@ -30,8 +30,19 @@ pub struct Settling {
     pub conn: Option<Box<dyn crate::remote::Host>>,
     /// Where the host keeps its state, if that is known.
     pub state_dir: Option<String>,
-    /// Which session holds the host: `false` when the host must be taken over first.
+    /// Whether this session holds the host; it must be taken over first if not.
     pub holds: bool,
+    /// The host is known to have been prepared, so that it must be put back even if it no longer names the run.
+    pub prepared: bool,
+}
+
+/// Why a host cannot be taken back now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotNow {
+    /// It cannot be reached.
+    Unreachable(String),
+    /// Another run holds it, or changed it after this one.
+    Other(String),
 }
 
 impl Saga {
@@ -114,6 +125,7 @@ impl Saga {
         Settling {
             notes: self.notes,
             holds: self.conn.is_some(),
+            prepared: self.armed,
             conn: self.conn,
             state_dir: Some(self.facts.state_dir),
             ..Settling::from_plan(&self.shared, &self.host, &self.plan, self.batch)
@@ -149,6 +161,32 @@ impl Settling {
             conn: None,
             state_dir: None,
             holds: false,
+            prepared: false,
+        }
+    }
+
+    /// Connects and looks whether this run is the one to take back. Changes nothing.
+    ///
+    /// # Errors
+    /// When the host is out of reach, or is not this run's to put back.
+    pub async fn attach(&mut self) -> Result<(), NotNow> {
+        let facts = self.reconnect().await.map_err(NotNow::Unreachable)?;
+        match self.not_ours(&facts) {
+            Some(reason) => Err(NotNow::Other(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why the host is not this run's to put back, if it is not.
+    fn not_ours(&self, facts: &HostFacts) -> Option<String> {
+        let run = self.shared.run.as_str();
+        match facts.phase.as_str() {
+            _ if facts.run == run => None,
+            "armed" | "undo" | "dirty" => Some(format!("run {} holds this host ({})", facts.run, facts.phase)),
+            "new" if facts.run.as_str() > run => {
+                Some(format!("run {} changed this host later; roll that one back first", facts.run))
+            }
+            _ => None,
         }
     }
 
@@ -241,16 +279,19 @@ impl Settling {
             let facts = self.reconnect().await.map_err(|reason| {
                 CallError::Failed(crate::remote::Failure { class: FailClass::Broken, message: reason, fix: None })
             })?;
+            if let Some(reason) = self.not_ours(&facts) {
+                let failure = crate::remote::Failure { class: FailClass::Held, message: reason, fix: None };
+                return Err(failure.into());
+            }
             let ours = facts.run == self.shared.run.as_str();
-            match facts.phase.as_str() {
-                // Our request never arrived, or never got as far as to hold the host: nothing was changed.
-                _ if !ours => return Ok(End::NeverPrepared),
-                // The undo had ended, and only its answer was lost.
-                "old" => {
-                    let now = self.now().await?;
-                    return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
-                }
-                _ => {}
+            // Our request never arrived, or never got as far as to hold the host: nothing was changed.
+            if !ours && !self.prepared {
+                return Ok(End::NeverPrepared);
+            }
+            // The undo had ended, and only its answer was lost.
+            if ours && facts.phase == "old" {
+                let now = self.now().await?;
+                return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
             }
         }
         if !self.holds {
@@ -269,7 +310,9 @@ impl Settling {
             Ok(_) => Ok(End::NeverPrepared),
             // The preparation failed on the host before it took hold.
             Err(error) if class_of(&error) == Some(FailClass::Fenced) => match self.call(&Op::Hello).await? {
-                Answer::Hello(facts) if facts.run != self.shared.run.as_str() => Ok(End::NeverPrepared),
+                Answer::Hello(facts) if !self.prepared && facts.run != self.shared.run.as_str() => {
+                    Ok(End::NeverPrepared)
+                }
                 _ => Err(error),
             },
             Err(error) => Err(error),

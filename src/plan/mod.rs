@@ -1,1 +1,53 @@
-//! Playbook and facts to a plan; pure.
+//! What a run set out to do: everything that going on with it, or taking it back, needs. Kept beside its journal.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Host, Rollout, RunId, SecretName, SecretSource, Services};
+use crate::step::HostPlan;
+
+/// The plan of a run, as it is written before the run's first record. It holds references to secrets and digests, never
+/// a secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPlan {
+    /// The format's version.
+    pub version: u32,
+    /// The run.
+    pub run: RunId,
+    /// The playbook's name.
+    pub playbook: String,
+    /// Its batches, budget and scope.
+    pub rollout: Rollout,
+    /// Where its secrets come from.
+    pub secrets: Vec<(SecretName, SecretSource)>,
+    /// The servers of the environment.
+    pub services: Services,
+    /// The hosts in the run's order.
+    pub hosts: Vec<PlannedHost>,
+    /// How many hosts are worked on at the same time.
+    pub forks: usize,
+    /// What the operator gave as inventory, for hints.
+    pub inventory: String,
+}
+
+/// One host of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedHost {
+    /// How it is reached.
+    pub host: Host,
+    /// Its batch, counted from 1.
+    pub batch: u32,
+    /// What is to be done on it.
+    pub plan: HostPlan,
+}
+
+/// The format that this version writes.
+pub const VERSION: u32 = 1;
+
+impl RunPlan {
+    /// SHA-256 (hex) of the whole plan.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        crate::step::sha_hex(&[&text])
+    }
+}

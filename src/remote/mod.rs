@@ -4,6 +4,7 @@
 //! an SSH type. Invariant: a lost link is [`CallError::Lost`], "unknown", and never a failure of the operation.
 
 mod answer;
+mod connect;
 mod op;
 mod pipe;
 pub mod shell;
@@ -16,6 +17,7 @@ pub use answer::{
     Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact, HostFacts,
     NowFact, ServiceFact, Undone, UndoneRecord,
 };
+pub use connect::SshConnect;
 pub use op::{Act, EnvEdit, HostCondition, Op, Pointer, Probe, Target};
 pub use pipe::{Exit, Lost, Pipe};
 pub use undo::{FileBefore, UndoRecord, in_undo_order};

@@ -13,15 +13,15 @@ use crate::step::{PlannedStep, Work};
 
 /// A host that does not go on.
 pub(super) struct Fallen {
-    pub(super) saga: Box<Saga>,
+    pub(super) saga: Saga,
     pub(super) stop: Stop,
 }
 
 /// Does something with many sagas side by side, `forks` at a time. What panics is given back by `lost` from its name.
-pub(super) async fn side_by_side<T, F, Fut>(sagas: Vec<Box<Saga>>, forks: usize, work: F) -> (Vec<T>, Vec<HostName>)
+pub(super) async fn side_by_side<T, F, Fut>(sagas: Vec<Saga>, forks: usize, work: F) -> (Vec<T>, Vec<HostName>)
 where
     T: Send + 'static,
-    F: Fn(Box<Saga>) -> Fut,
+    F: Fn(Saga) -> Fut,
     Fut: Future<Output = T> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(forks.max(1)));
@@ -52,10 +52,10 @@ where
 
 /// Brings each saga to its next barrier, or to its end.
 pub(super) async fn advance(
-    sagas: Vec<Box<Saga>>,
+    sagas: Vec<Saga>,
     forks: usize,
     on_fall: impl Fn(&Stop) + Clone + Send + Sync + 'static,
-) -> (Vec<Box<Saga>>, Vec<Fallen>, Vec<HostName>) {
+) -> (Vec<Saga>, Vec<Fallen>, Vec<HostName>) {
     let (done, lost) = side_by_side(sagas, forks, |mut saga| {
         let on_fall = on_fall.clone();
         async move {
@@ -84,7 +84,7 @@ pub(super) async fn advance(
 }
 
 /// The step that all of a batch waits at.
-pub(super) fn barrier_of(sagas: &[Box<Saga>]) -> Option<PlannedStep> {
+pub(super) fn barrier_of(sagas: &[Saga]) -> Option<PlannedStep> {
     let mut at: Vec<&PlannedStep> = sagas.iter().filter_map(|saga| saga.barrier()).collect();
     at.sort_by_key(|step| step.id.index);
     let first = at.first()?.id.index;

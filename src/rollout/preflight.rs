@@ -13,7 +13,7 @@ use crate::remote::UnreachableKind;
 #[derive(Default)]
 pub struct Preflight {
     /// Hosts that could be worked on, in the run's order.
-    pub ready: Vec<Box<Saga>>,
+    pub ready: Vec<Saga>,
     /// Hosts that could not.
     pub spared: Vec<Spared>,
 }
@@ -57,7 +57,7 @@ pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: us
     for (host, opened) in names.into_iter().zip(opened) {
         let spared = |status, held, kind, reason| Spared { host: host.clone(), status, held, kind, reason };
         match opened {
-            Some(Opened::Ready(saga)) => found.ready.push(saga),
+            Some(Opened::Ready(saga)) => found.ready.push(*saga),
             Some(Opened::Unreachable { kind, reason }) => {
                 found.spared.push(spared(HostStatus::Unreachable, false, Some(kind), reason));
             }

@@ -34,7 +34,7 @@ struct State {
 }
 
 /// Works through all hosts. `sagas` are in the run's order; each is given back as a result.
-pub async fn run(rolling: &Rolling, sagas: Vec<Box<Saga>>) -> Outcome {
+pub async fn run(rolling: &Rolling, sagas: Vec<Saga>) -> Outcome {
     let total = sagas.len();
     let sizes = batch_sizes(&rolling.spec.batches, total);
     let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
@@ -43,7 +43,7 @@ pub async fn run(rolling: &Rolling, sagas: Vec<Box<Saga>>) -> Outcome {
     let mut waiting = sagas.into_iter();
     let count = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
     for (number, size) in (1u32..).zip(sizes) {
-        let mut batch: Vec<Box<Saga>> = waiting.by_ref().take(size).collect();
+        let mut batch: Vec<Saga> = waiting.by_ref().take(size).collect();
         if state.stopped.is_none() && rolling.shared.cancel.is_cancelled() {
             state.stopped = Some("stopped by the operator".to_owned());
             state.outcome.interrupted = true;
@@ -83,7 +83,7 @@ pub async fn run(rolling: &Rolling, sagas: Vec<Box<Saga>>) -> Outcome {
 }
 
 /// One batch, to its settled end.
-async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec<Box<Saga>>) {
+async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec<Saga>) {
     let seeds: HashMap<HostName, Seed> =
         batch.iter().map(|saga| (saga.name().clone(), Seed::of(saga, number))).collect();
     let mut up = batch;
@@ -167,7 +167,7 @@ impl State {
 }
 
 /// Settles fallen hosts, and with them, when the budget is exceeded, what the scope says. Gives back who goes on.
-async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Box<Saga>>, fallen: Vec<Fallen>) -> Vec<Box<Saga>> {
+async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<Fallen>) -> Vec<Saga> {
     if fallen.is_empty() {
         return up;
     }
@@ -224,7 +224,7 @@ async fn undo_fallen(fallen: Vec<Fallen>, forks: usize, hold: bool) -> Vec<HostR
     results
 }
 
-async fn undo_others(sagas: Vec<Box<Saga>>, forks: usize, why: Option<&str>) -> Vec<HostResult> {
+async fn undo_others(sagas: Vec<Saga>, forks: usize, why: Option<&str>) -> Vec<HostResult> {
     let reason = match why {
         Some(why) => format!("taken back with the rest: {why}"),
         None => "stopped by the operator".to_owned(),
@@ -259,7 +259,7 @@ async fn commit(
     rolling: &Rolling,
     state: &mut State,
     number: u32,
-    up: Vec<Box<Saga>>,
+    up: Vec<Saga>,
     seeds: &HashMap<HostName, Seed>,
 ) {
     let touched: Vec<HostName> = up.iter().filter(|saga| saga.touched()).map(|saga| saga.name().clone()).collect();

@@ -29,11 +29,11 @@
 //!
 //! Linux only: processes are looked at through `/proc`.
 
-pub mod faults;
-pub mod forge;
 mod error;
 mod exec;
+pub mod faults;
 mod files;
+pub mod forge;
 pub mod hosts;
 mod link;
 mod reap;
