@@ -1,1 +1,67 @@
-//! Arguments, commands, exit codes.
+//! Arguments, commands, exit codes: the only room that knows the terminal, the environment and the process.
+
+mod args;
+mod demo;
+mod error;
+mod inventory;
+mod prompt;
+mod resume;
+mod rollback;
+mod run;
+mod runs;
+mod services;
+mod session;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+pub use error::CliError;
+use session::Session;
+
+/// Runs the program that the command line asks for.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            // clap's own code for bad usage is 2, which here means that a host failed.
+            return if error.use_stderr() { ExitCode::from(error::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let session = Session::new(&args.global);
+    match dispatch(&session, args.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            session.complain(&error);
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
+    // A secret in a core file would outlive everything that is done here to keep it out of files.
+    crate::secret::forbid_core_dumps().map_err(|error| CliError::internal("cannot forbid core dumps", error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::internal("cannot start", error))?;
+    let code = runtime.block_on(async {
+        match command {
+            Command::Run(args) => run::run(session, &args).await,
+            Command::Rollback(args) => rollback::rollback(session, &args).await,
+            Command::Resume(args) => resume::resume(session, &args).await,
+            Command::Runs(args) => runs::runs(session, &args),
+            Command::Lint(args) => inventory::lint(session, &args),
+            Command::Hosts(args) => inventory::hosts(session, &args),
+            Command::Demo(args) => Box::pin(demo::demo(session, &args)).await,
+            Command::Sandbox(args) => Box::pin(demo::sandbox(session, &args)).await,
+        }
+    });
+    // What still reads from a host that does not answer must not hold the operator up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    code
+}

@@ -1,0 +1,191 @@
+//! The command line.
+
+use camino::Utf8PathBuf;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Swap a credential on a fleet of CI runner hosts over SSH, or put the old one back.
+#[derive(Debug, Parser)]
+#[command(name = "keyswap", version, max_term_width = 100, propagate_version = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Global {
+    /// Say more; up to three times. No level shows a secret
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// How to say what happens
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
+    pub(super) output: Output,
+    /// Colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(super) color: Color,
+    /// Where runs are journaled [default: $XDG_STATE_HOME/keyswap or ~/.local/state/keyswap]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state_dir: Option<Utf8PathBuf>,
+}
+
+/// How to say what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For a person at a terminal; plain lines where there is none
+    Human,
+    /// Plain lines, no control codes
+    Plain,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Plan, ask, then do it (--check: plan only, read-only)
+    Run(RunArgs),
+    /// Undo a run, newest hosts first; also a run that was cut off
+    Rollback(BackArgs),
+    /// Settle a run that was cut off: forward, or back with --back
+    Resume(ResumeArgs),
+    /// Past runs; with RUN, one run's hosts and steps
+    Runs(RunsArgs),
+    /// Check files offline: syntax, types, undefined variables
+    Lint(LintArgs),
+    /// What a pattern selects, with resolved variables (never secrets)
+    Hosts(HostsArgs),
+    /// Throw-away runner hosts: a rotation, and one host that fails and is rolled back
+    Demo(DemoArgs),
+    /// Throw-away runner hosts and a stand-in forge, until Ctrl-C
+    Sandbox(SandboxArgs),
+}
+
+/// Which hosts, from which inventory.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Select {
+    /// Inventory file; may be given several times, later ones win
+    #[arg(short, long, required = true, value_name = "FILE")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Only these: names, groups, * globs, !not, &and, @file
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(super) limit: Option<String>,
+    /// Variables that outrank all others: k=v or @file. Never a secret
+    #[arg(short, long = "extra-vars", value_name = "K=V|@FILE")]
+    pub(super) extra_vars: Vec<String>,
+}
+
+/// How to reach hosts, over what the inventory says.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Reach {
+    /// Log in as this user
+    #[arg(short, long)]
+    pub(super) user: Option<String>,
+    /// Log in with this key
+    #[arg(long, value_name = "FILE")]
+    pub(super) private_key: Option<Utf8PathBuf>,
+    /// Become root by sudo where the inventory says none
+    #[arg(short, long = "become")]
+    pub(super) become_root: bool,
+    /// How many hosts are worked on at the same time
+    #[arg(short, long, default_value_t = 25, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) forks: u16,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RunArgs {
+    /// The playbook
+    pub(super) playbook: Utf8PathBuf,
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) reach: Reach,
+    /// Only look and plan; change nothing. Exits 10 when something would change
+    #[arg(short = 'C', long)]
+    pub(super) check: bool,
+    /// Show what changes: fingerprints, modes, owners, the one env key
+    #[arg(short = 'D', long)]
+    pub(super) diff: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+    /// Leave hosts out that cannot be reached, instead of refusing to begin
+    #[arg(long)]
+    pub(super) skip_unreachable: bool,
+    /// Only list the selected hosts
+    #[arg(long)]
+    pub(super) list_hosts: bool,
+    /// Only list the steps
+    #[arg(long)]
+    pub(super) list_steps: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct BackArgs {
+    /// The run: its id or a unique prefix; the latest if left out
+    pub(super) run: Option<String>,
+    /// How many hosts are worked on at the same time
+    #[arg(short, long, default_value_t = 25, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) forks: u16,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ResumeArgs {
+    #[command(flatten)]
+    pub(super) back_args: BackArgs,
+    /// Back to the old credential instead of forward
+    #[arg(long)]
+    pub(super) back: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RunsArgs {
+    /// The run: its id or a unique prefix
+    pub(super) run: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct LintArgs {
+    /// The playbook
+    pub(super) playbook: Option<Utf8PathBuf>,
+    /// Inventory file; with it, variables are checked for every host
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Variables that outrank all others
+    #[arg(short, long = "extra-vars", value_name = "K=V|@FILE")]
+    pub(super) extra_vars: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct HostsArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    /// Which hosts
+    #[arg(default_value = "all")]
+    pub(super) pattern: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DemoArgs {
+    /// How many hosts are rotated; one more fails and is rolled back
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(super) hosts: u16,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct SandboxArgs {
+    /// How many hosts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub(super) hosts: u16,
+}

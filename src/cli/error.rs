@@ -1,0 +1,91 @@
+//! Errors at the edge, and the exit code that goes with each.
+
+use crate::journal::JournalError;
+use crate::load::Diagnostics;
+use crate::secret::SecretError;
+
+/// keyswap itself failed.
+pub(super) const INTERNAL: u8 = 1;
+/// Bad usage, or a question that needs a terminal or `--yes`.
+pub(super) const USAGE: u8 = 5;
+/// A file is invalid.
+pub(super) const INVALID: u8 = 6;
+/// A lock is held.
+pub(super) const HELD: u8 = 8;
+/// `--check` found changes.
+pub(super) const CHANGES: u8 = 10;
+/// Interrupted or declined.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Why a command ended before it could say so through a run's own outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The files are invalid; shown with their places.
+    #[error("invalid files")]
+    Files(Diagnostics),
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The operator said no.
+    #[error("declined; nothing was changed")]
+    Declined,
+    /// A secret could not be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The journal says no.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A server says no before anything was touched.
+    #[error("{0}")]
+    Server(String),
+    /// keyswap itself failed.
+    #[error("{what}")]
+    Internal {
+        /// At what.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<Diagnostics> for CliError {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Files(diagnostics)
+    }
+}
+
+impl CliError {
+    pub(super) fn internal(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal { what: what.to_owned(), source: Box::new(source) }
+    }
+
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Files(_) => INVALID,
+            Self::Usage(_) => USAGE,
+            Self::Declined => INTERRUPTED,
+            Self::Secret(error) if error.fault.is_declined() => INTERRUPTED,
+            Self::Secret(_) => USAGE,
+            Self::Journal(JournalError::Locked(_)) => HELD,
+            Self::Journal(_) | Self::Internal { .. } => INTERNAL,
+            Self::Server(_) => 2,
+        }
+    }
+
+    /// What to do about it.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Secret(error) if error.fault.is_usage() => {
+                Some("run it on a terminal, or take the secret from a file, a variable or a command")
+            }
+            _ => None,
+        }
+    }
+}

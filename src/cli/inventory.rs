@@ -1,0 +1,147 @@
+//! Reading the files that a command names, and what only reads files: `lint`, `hosts`.
+
+use camino::Utf8PathBuf;
+
+use super::CliError;
+use super::args::{HostsArgs, LintArgs, RunArgs};
+use super::session::Session;
+use crate::load::{self, Diagnostics, Playbook};
+use crate::model::{Become, Host, Inventory, Step, Vars};
+
+/// The files of a run, and the hosts that they select with their steps.
+pub(super) struct Selected {
+    pub(super) inventory: Inventory,
+    /// What the operator gave as `-i`.
+    pub(super) inventory_name: String,
+    pub(super) playbook: Playbook,
+    pub(super) hosts: Vec<(Host, Vec<Step>)>,
+}
+
+impl Selected {
+    pub(super) fn load(session: &Session, args: &RunArgs) -> Result<Self, CliError> {
+        let context = session.context()?;
+        let extra = extra_vars(session, &args.select.extra_vars)?;
+        let inventory = load::inventory(&args.select.inventory, &context);
+        let playbook = load::playbook(&args.playbook, &context);
+        let (inventory, playbook) = both(inventory, playbook)?;
+        let names = load::select(&inventory, &playbook.hosts, args.select.limit.as_deref())
+            .map_err(|error| CliError::usage(error.to_string()))?;
+        let mut hosts = Vec::new();
+        let mut faults: Option<Diagnostics> = None;
+        for name in names {
+            let Some(host) = inventory.hosts.get(&name) else { continue };
+            let mut host = host.clone();
+            if let Some(user) = &args.reach.user {
+                host.connection.user.clone_from(user);
+            }
+            if let Some(key) = &args.reach.private_key {
+                host.connection.identity_files = vec![key.clone()];
+            }
+            if args.reach.become_root && host.connection.become_method == Become::None {
+                host.connection.become_method = Become::Sudo;
+            }
+            match playbook.steps_for(&host, &extra) {
+                Ok(steps) => hosts.push((host, steps)),
+                Err(found) => merge(&mut faults, found),
+            }
+        }
+        match faults {
+            Some(faults) => Err(faults.into()),
+            None => Ok(Self {
+                inventory,
+                inventory_name: joined(&args.select.inventory),
+                playbook,
+                hosts,
+            }),
+        }
+    }
+}
+
+fn joined(paths: &[Utf8PathBuf]) -> String {
+    paths.iter().map(Utf8PathBuf::as_str).collect::<Vec<_>>().join(" -i ")
+}
+
+fn merge(all: &mut Option<Diagnostics>, found: Diagnostics) {
+    match all {
+        Some(all) => all.merge(found),
+        None => *all = Some(found),
+    }
+}
+
+/// Both, or the faults of both at once.
+fn both<A, B>(a: Result<A, Diagnostics>, b: Result<B, Diagnostics>) -> Result<(A, B), Diagnostics> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(mut a), Err(b)) => {
+            a.merge(b);
+            Err(a)
+        }
+        (Err(a), _) => Err(a),
+        (_, Err(b)) => Err(b),
+    }
+}
+
+fn extra_vars(session: &Session, args: &[String]) -> Result<Vars, CliError> {
+    let context = session.context()?;
+    load::extra_vars(args, &context).map_err(|error| CliError::usage(super::session::chain(&error)))
+}
+
+pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
+    let context = session.context()?;
+    let extra = extra_vars(session, &args.extra_vars)?;
+    let mut faults = None;
+    let mut inventory = None;
+    let mut playbook = None;
+    if args.playbook.is_none() && args.inventory.is_empty() {
+        return Err(CliError::usage("name a playbook, an inventory (-i), or both"));
+    }
+    if !args.inventory.is_empty() {
+        match load::inventory(&args.inventory, &context) {
+            Ok(read) => inventory = Some(read),
+            Err(found) => merge(&mut faults, found),
+        }
+    }
+    if let Some(path) = &args.playbook {
+        match load::playbook(path, &context) {
+            Ok(read) => playbook = Some(read),
+            Err(found) => merge(&mut faults, found),
+        }
+    }
+    if let (Some(inventory), Some(playbook)) = (&inventory, &playbook) {
+        let names = load::select(inventory, &playbook.hosts, None).map_err(|error| CliError::usage(error.to_string()))?;
+        for host in names.iter().filter_map(|name| inventory.hosts.get(name)) {
+            if let Err(found) = playbook.steps_for(host, &extra) {
+                merge(&mut faults, found);
+            }
+        }
+    }
+    match faults {
+        Some(faults) => Err(faults.into()),
+        None => {
+            session.out().line("ok");
+            Ok(0)
+        }
+    }
+}
+
+pub(super) fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, CliError> {
+    let context = session.context()?;
+    let extra = extra_vars(session, &args.select.extra_vars)?;
+    let inventory = load::inventory(&args.select.inventory, &context)?;
+    let names = load::select(&inventory, &args.pattern, args.select.limit.as_deref())
+        .map_err(|error| CliError::usage(error.to_string()))?;
+    let mut out = session.out();
+    for host in names.iter().filter_map(|name| inventory.hosts.get(name)) {
+        let to = &host.connection;
+        let via: Vec<&str> = to.jump.iter().map(|hop| hop.name.as_str()).collect();
+        let via = if via.is_empty() { String::new() } else { format!(" via {}", via.join(", ")) };
+        out.line(&format!("{}: {}@{}:{}{via}", host.name, to.user, to.address, to.port));
+        for (key, value) in load::resolved_vars(host, &extra) {
+            match value {
+                Ok(value) => out.line(&format!("  {key} = {value}")),
+                Err(error) => out.line(&format!("  {key}: {error}")),
+            }
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,345 @@
+//! `keyswap run`: look at every host, plan, ask, do it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::RunArgs;
+use super::inventory::Selected;
+use super::prompt::Terminal;
+use super::services::Servers;
+use super::session::{Report, Session};
+use super::{CliError, error, signals};
+use crate::engine::{Patience, Shared};
+use crate::event::{EventKind, Sink};
+use crate::journal::{Journal, Medium, Record, RunState};
+use crate::model::{Action, HostName, HostResult, HostStatus, RunId, StepStatus};
+use crate::plan::{PlannedHost, RunPlan, VERSION};
+use crate::remote::SshConnect;
+use crate::rollout::{self, Outcome, Preflight, Rolling, Spared, batch_sizes, exit_code, run_status};
+use crate::step::{Services, Values, Work};
+
+/// The journal of what is only looked at: nowhere.
+struct Nowhere;
+
+impl Medium for Nowhere {
+    fn append(&mut self, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
+    let selected = Selected::load(session, args)?;
+    if args.list_hosts || args.list_steps {
+        return Ok(list(session, args, &selected));
+    }
+    // What a question needs is known before anything is asked of a host.
+    if !args.check && !args.yes && !Terminal::is_there() {
+        return Err(CliError::usage("run asks before it changes anything: give --yes, or run it on a terminal"));
+    }
+    let values = secrets(session, &selected).await?;
+    let servers = servers(session, &selected).await?;
+    let run = RunId::new(jiff::Timestamp::now());
+    let (events, report) = session.report(&run);
+    let shared = shared(session, &selected, &run, &events, values, servers)?;
+    let finished = whole(session, args, &selected, &shared, &events).await;
+    drop((shared, events));
+    match finished {
+        Ok(code) => {
+            report.finish();
+            Ok(code)
+        }
+        Err(error) => {
+            Report::finish(report);
+            Err(error)
+        }
+    }
+}
+
+fn list(session: &Session, args: &RunArgs, selected: &Selected) -> u8 {
+    let mut out = session.out();
+    if args.list_hosts {
+        for (host, _) in &selected.hosts {
+            out.line(host.name.as_str());
+        }
+    }
+    if args.list_steps {
+        for step in selected.playbook.step_refs() {
+            out.line(&step.to_string());
+        }
+    }
+    0
+}
+
+/// Reads every secret that a step of a selected host writes.
+async fn secrets(session: &Session, selected: &Selected) -> Result<Values, CliError> {
+    session.sources.environment().withhold_sources(selected.playbook.secrets.values());
+    let wanted = |name: &str| {
+        let mut steps = selected.hosts.iter().flat_map(|(_, steps)| steps);
+        steps.any(|step| matches!(&step.action, Action::Place(place) if place.secret == name))
+    };
+    let mut values = Values::new();
+    for (name, source) in selected.playbook.secrets.iter().filter(|(name, _)| wanted(name)) {
+        let value = session.sources.read(name, source).await?;
+        session.redactor.register(&value);
+        values.insert(name.clone(), value);
+    }
+    Ok(values)
+}
+
+async fn servers(session: &Session, selected: &Selected) -> Result<Servers, CliError> {
+    let services = &selected.inventory.services;
+    let tokens = [&services.forge, &services.infisical];
+    let sources = tokens.into_iter().flatten().flat_map(|service| [&service.token, &service.client_secret]);
+    session.sources.environment().withhold_sources(sources.flatten());
+    let mut steps = selected.hosts.iter().flat_map(|(_, steps)| steps).filter(|step| step.enabled);
+    let needs_forge = steps.any(|step| matches!(step.action, Action::VerifyPublish(_)));
+    Servers::new(services, needs_forge, &session.sources, &session.redactor).await
+}
+
+fn shared(
+    session: &Session,
+    selected: &Selected,
+    run: &RunId,
+    events: &Sink,
+    values: Values,
+    servers: Servers,
+) -> Result<Shared, CliError> {
+    let journal = Journal::inline(run.clone(), Box::new(Nowhere), RunState::default(), None)?;
+    let cancel = CancellationToken::new();
+    let halt = cancel.child_token();
+    let warn = events.clone();
+    signals::watch(cancel.clone(), move || {
+        warn.warn(None, "stopping: no new step begins, what was touched is being settled; again to leave at once");
+    })?;
+    Ok(Shared {
+        run: run.clone(),
+        owner: session.owner(),
+        connect: Arc::new(SshConnect::new(session.dialer(), selected.inventory_name.clone())),
+        journal,
+        events: events.clone(),
+        values: Arc::new(values),
+        services: Arc::new(servers),
+        cancel,
+        halt,
+        patience: Patience::default(),
+    })
+}
+
+/// Everything from the first look to the last word.
+async fn whole(
+    session: &Session,
+    args: &RunArgs,
+    selected: &Selected,
+    shared: &Shared,
+    events: &Sink,
+) -> Result<u8, CliError> {
+    let names: Vec<HostName> = selected.hosts.iter().map(|(host, _)| host.name.clone()).collect();
+    let sizes = batch_sizes(&selected.playbook.rollout.batches, names.len());
+    events.emit(
+        None,
+        None,
+        EventKind::RunStarted {
+            command: if args.check { "check" } else { "run" }.to_owned(),
+            playbook: selected.playbook.name.clone(),
+            hosts: names,
+            batches: u32::try_from(sizes.len()).unwrap_or(u32::MAX),
+        },
+    );
+    let forks = usize::from(args.reach.forks);
+    let mut found = rollout::preflight(shared, selected.hosts.clone(), forks).await;
+    if shared.cancel.is_cancelled() {
+        return Ok(nothing_done(selected, events, found, "stopped by the operator", true).await);
+    }
+    let unreachable = found.spared.iter().filter(|spared| spared.status == HostStatus::Unreachable).count();
+    let refused = found.spared.len() - unreachable;
+    if refused > 0 || (unreachable > 0 && !(args.skip_unreachable && unreachable < selected.hosts.len())) {
+        return Ok(nothing_done(selected, events, found, "not begun: not every host could be worked on", false).await);
+    }
+    if let Err(reason) = verifications(shared, &found).await {
+        return Ok(nothing_done(selected, events, found, &reason, false).await.max(2));
+    }
+    say_plan(events, &found, args.check || args.diff || !args.yes);
+    let changes = found.ready.iter().any(|saga| saga.changes());
+    if args.check {
+        return Ok(checked(events, found, changes).await);
+    }
+    if changes && !args.yes {
+        // The report writes on a thread of its own; the question comes after what it is about.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let hosts = found.ready.iter().filter(|saga| saga.changes()).count();
+        if let Err(error) = Terminal::confirm(&format!("Change {hosts} hosts?")) {
+            nothing_done(selected, events, found, "declined", true).await;
+            return Err(error);
+        }
+    }
+    let shared = begin(session, selected, shared, &found, forks).await?;
+    for saga in &mut found.ready {
+        saga.adopt(&shared);
+    }
+    let mut left_out = Vec::new();
+    for spared in &found.spared {
+        left_out.push(spare(&shared, spared).await);
+    }
+    let rolling = Rolling { shared: shared.clone(), spec: selected.playbook.rollout.clone(), forks };
+    let mut outcome = rollout::run(&rolling, found.ready).await;
+    outcome.hosts.extend(left_out);
+    in_order(&mut outcome.hosts, selected);
+    Ok(super::rollback::finish(&shared, events, &outcome).await)
+}
+
+/// Asks the forge before any host is touched whether the verification could be done at all.
+async fn verifications(shared: &Shared, found: &Preflight) -> Result<(), String> {
+    let mut seen = Vec::new();
+    for step in found.ready.iter().filter(|saga| saga.changes()).flat_map(|saga| &saga.plan().steps) {
+        if let Work::VerifyPublish(spec) = &step.work
+            && !seen.contains(&spec)
+        {
+            let looked = Services::preflight(shared.services.as_ref(), spec).await;
+            looked.map_err(|error| format!("step {}: {error}", step.id))?;
+            seen.push(spec);
+        }
+    }
+    Ok(())
+}
+
+fn say_plan(events: &Sink, found: &Preflight, in_full: bool) {
+    for saga in &found.ready {
+        for note in &saga.plan().notes {
+            events.warn(Some(saga.name()), note.clone());
+        }
+        for step in saga.plan().steps.iter().filter(|_| in_full) {
+            let kind = EventKind::StepPlanned {
+                status: step.status,
+                detail: step.detail.clone(),
+                diff: if step.status == StepStatus::Changed { step.diff.clone() } else { Vec::new() },
+            };
+            events.emit(Some(saga.name()), Some(&step.id), kind);
+        }
+    }
+}
+
+/// Ends a run that never began: nothing was changed anywhere.
+async fn nothing_done(
+    selected: &Selected,
+    events: &Sink,
+    found: Preflight,
+    reason: &str,
+    interrupted: bool,
+) -> u8 {
+    let mut outcome = Outcome { interrupted, ..Outcome::default() };
+    for spared in &found.spared {
+        outcome.failed |= spared.status == HostStatus::Failed;
+        outcome.held |= spared.held;
+        let result = result_of(spared);
+        events.emit(Some(&spared.host), None, EventKind::HostFinished { result: result.clone() });
+        outcome.hosts.push(result);
+    }
+    for saga in found.ready {
+        outcome.hosts.push(saga.spare(HostStatus::Skipped, Some(reason.to_owned())).await);
+    }
+    in_order(&mut outcome.hosts, selected);
+    let code = exit_code(&outcome);
+    let status = run_status(&outcome);
+    events.emit(None, None, EventKind::RunFinished { status, exit_code: code, hosts: outcome.hosts });
+    code
+}
+
+/// Ends a `--check`.
+async fn checked(events: &Sink, found: Preflight, changes: bool) -> u8 {
+    let mut outcome = Outcome::default();
+    for spared in &found.spared {
+        outcome.hosts.push(result_of(spared));
+    }
+    for saga in found.ready {
+        let status = if saga.changes() { HostStatus::Changed } else { HostStatus::Ok };
+        let reason = saga.changes().then(|| "would change".to_owned());
+        outcome.hosts.push(saga.spare(status, reason).await);
+    }
+    let code = match exit_code(&outcome) {
+        0 if changes => error::CHANGES,
+        code => code,
+    };
+    let status = run_status(&outcome);
+    events.emit(None, None, EventKind::RunFinished { status, exit_code: code, hosts: outcome.hosts });
+    code
+}
+
+/// Writes the plan and the journal's first records; from here on the run exists.
+async fn begin(
+    session: &Session,
+    selected: &Selected,
+    shared: &Shared,
+    found: &Preflight,
+    forks: usize,
+) -> Result<Shared, CliError> {
+    let sizes = batch_sizes(&selected.playbook.rollout.batches, found.ready.len());
+    let mut batches = (1u32..).zip(sizes).flat_map(|(number, size)| std::iter::repeat_n(number, size));
+    let plan = RunPlan {
+        version: VERSION,
+        run: shared.run.clone(),
+        playbook: selected.playbook.name.clone(),
+        rollout: selected.playbook.rollout.clone(),
+        secrets: selected.playbook.secrets.iter().map(|(name, source)| (name.clone(), source.clone())).collect(),
+        services: selected.inventory.services.clone(),
+        hosts: found
+            .ready
+            .iter()
+            .map(|saga| PlannedHost {
+                host: saga.host().clone(),
+                batch: batches.next().unwrap_or(1),
+                plan: saga.plan().clone(),
+            })
+            .collect(),
+        forks,
+        inventory: selected.inventory_name.clone(),
+    };
+    let operator = session.operator();
+    let journal = session.store()?.create(&shared.run, &plan, "run", &operator)?;
+    let started = Record::RunStarted {
+        command: "run".to_owned(),
+        playbook: plan.playbook.clone(),
+        digest: plan.digest(),
+        hosts: selected.hosts.iter().map(|(host, _)| host.name.clone()).collect(),
+        by: operator,
+    };
+    journal.append(None, started).await?;
+    for (name, value) in shared.values.iter() {
+        let record = Record::SecretKnown { name: name.clone(), fingerprint: value.fingerprint().clone() };
+        journal.append_lazy(None, record)?;
+    }
+    Ok(Shared { journal, ..shared.clone() })
+}
+
+fn result_of(spared: &Spared) -> HostResult {
+    HostResult {
+        host: spared.host.clone(),
+        status: spared.status,
+        batch: 0,
+        credentials: Vec::new(),
+        reason: Some(spared.reason.clone()),
+        mend: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+async fn spare(shared: &Shared, spared: &Spared) -> HostResult {
+    let result = result_of(spared);
+    let record = Record::HostSettled { result: result.clone() };
+    if let Err(error) = shared.journal.append(Some(&spared.host), record).await {
+        shared.events.warn(Some(&spared.host), format!("the journal could not be written: {error}"));
+    }
+    shared.events.emit(Some(&spared.host), None, EventKind::HostFinished { result: result.clone() });
+    result
+}
+
+fn in_order(hosts: &mut [HostResult], selected: &Selected) {
+    let place: HashMap<&HostName, usize> =
+        selected.hosts.iter().enumerate().map(|(at, (host, _))| (&host.name, at)).collect();
+    hosts.sort_by_key(|result| place.get(&result.host).copied().unwrap_or(usize::MAX));
+}

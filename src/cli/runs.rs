@@ -1,0 +1,67 @@
+//! `keyswap runs`: history, from the journals alone.
+
+use super::CliError;
+use super::args::RunsArgs;
+use super::session::Session;
+use crate::journal::{RunPhase, RunState};
+
+pub(super) fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
+    let store = session.store()?;
+    let mut out = session.out();
+    let Some(prefix) = &args.run else {
+        let runs = store.list()?;
+        if runs.is_empty() {
+            out.line("no runs yet");
+        }
+        for run in runs {
+            let line = match &run.state {
+                Ok(state) => format!("{}  {:<12} {:>4} hosts  {}", run.run, phase(state), state.hosts.len(), state.playbook),
+                Err(error) => format!("{}  unreadable: {}", run.run, super::session::chain(error)),
+            };
+            out.line(&line);
+        }
+        return Ok(0);
+    };
+    let run = store.find(Some(prefix))?;
+    let state = store.state(&run)?;
+    out.line(&format!("run {run}: {} ({})", state.playbook, phase(&state)));
+    out.line(&format!("by {}@{}, keyswap {}", state.by.user, state.by.host, state.by.version));
+    for (name, fingerprint) in &state.secrets {
+        out.line(&format!("secret {name}: {fingerprint}"));
+    }
+    for (ts, command, by) in &state.reopened {
+        out.line(&format!("{ts} {command:?} by {}@{}", by.user, by.host));
+    }
+    for (name, host) in &state.hosts {
+        let status = host.result.as_ref().map_or_else(|| format!("{:?}", host.phase), |result| result.status.to_string());
+        out.line(&format!("{name}: {status}"));
+        for credential in host.result.iter().flat_map(|result| &result.credentials) {
+            let word = |fingerprint: &Option<crate::model::Fingerprint>| {
+                fingerprint.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)
+            };
+            out.line(&format!("  {}: {} -> {}", credential.path, word(&credential.before), word(&credential.now)));
+        }
+        for step in host.steps.values() {
+            let status = step.status.map_or("not known", crate::model::StepStatus::as_str);
+            out.line(&format!("  {} [{status}] {}", step.step, step.detail));
+        }
+        if let Some(reason) = host.result.as_ref().and_then(|result| result.reason.as_ref()) {
+            out.line(&format!("  why: {reason}"));
+        }
+        for undo in &host.undo {
+            out.line(&format!("  undo {} [{}] {}", undo.label, undo.status, undo.detail));
+        }
+        for command in host.result.iter().flat_map(|result| &result.mend) {
+            out.line(&format!("  mend: {command}"));
+        }
+    }
+    Ok(0)
+}
+
+fn phase(state: &RunState) -> &'static str {
+    match state.phase {
+        RunPhase::Fresh => "not begun",
+        RunPhase::Open => "cut off",
+        RunPhase::Finished(status) => status.as_str(),
+    }
+}

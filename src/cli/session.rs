@@ -1,0 +1,190 @@
+//! What every command needs of the process: environment, outputs, state directory, who is at work.
+
+use std::io::{IsTerminal, Stdout};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use camino::Utf8PathBuf;
+use tracing_subscriber::EnvFilter;
+
+use super::CliError;
+use super::args::{Color, Global, Output};
+use super::prompt::terminal;
+use crate::event::Sink;
+use crate::journal::{Operator, Store};
+use crate::load::Context;
+use crate::model::RunId;
+use crate::remote::ssh::{Dialer, DialerConfig, Keepalive};
+use crate::report::{Human, Jsonl, Plain, Printer, Reporter};
+use crate::secret::{Environment, Redactor, Sources};
+
+/// The process, as commands see it.
+pub(super) struct Session {
+    pub(super) global: Global,
+    pub(super) redactor: Redactor,
+    pub(super) sources: Sources,
+}
+
+impl Session {
+    pub(super) fn new(global: &Global) -> Self {
+        let environment = Environment::new(std::env::vars_os());
+        let redactor = Redactor::new();
+        log(global.verbose, &redactor);
+        Self { global: global.clone(), redactor, sources: Sources::new(environment, terminal()) }
+    }
+
+    fn var(&self, name: &str) -> Option<String> {
+        let value = self.sources.environment().get(name)?.into_string().ok()?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    fn home(&self) -> Utf8PathBuf {
+        self.var("HOME").unwrap_or_else(|| "/".to_owned()).into()
+    }
+
+    fn user(&self) -> String {
+        self.var("USER").or_else(|| self.var("LOGNAME")).unwrap_or_else(|| "root".to_owned())
+    }
+
+    pub(super) fn context(&self) -> Result<Context, CliError> {
+        let cwd = std::env::current_dir().map_err(|error| CliError::internal("cannot tell where I am", error))?;
+        let cwd = Utf8PathBuf::from_path_buf(cwd)
+            .map_err(|path| CliError::usage(format!("{} is not UTF-8", path.display())))?;
+        Ok(Context { home: self.home(), cwd, user: self.user() })
+    }
+
+    /// Where runs are journaled.
+    pub(super) fn store(&self) -> Result<Store, CliError> {
+        let dir = match (&self.global.state_dir, self.var("XDG_STATE_HOME")) {
+            (Some(dir), _) => PathBuf::from(dir),
+            (None, Some(base)) if base.starts_with('/') => PathBuf::from(base).join("keyswap"),
+            _ => PathBuf::from(self.home().join(".local/state/keyswap")),
+        };
+        Ok(Store::open(&dir)?)
+    }
+
+    /// Who is at work, for the journal and for whoever finds a host held.
+    pub(super) fn operator(&self) -> Operator {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Operator {
+            user: self.user(),
+            host,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The operator as one word a part: what is left on the hosts.
+    pub(super) fn owner(&self) -> String {
+        let operator = self.operator();
+        format!("{}@{} pid {}", operator.user, operator.host, operator.pid)
+    }
+
+    /// Logs in for one run.
+    pub(super) fn dialer(&self) -> Arc<Dialer> {
+        Arc::new(Dialer::new(DialerConfig {
+            home: self.home(),
+            agent_socket: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from),
+            passphrase: terminal(),
+            keepalive: Keepalive::default(),
+        }))
+    }
+
+    fn colour(&self, is_terminal: bool) -> bool {
+        match self.global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => is_terminal && self.var("NO_COLOR").is_none() && self.var("TERM").as_deref() != Some("dumb"),
+        }
+    }
+
+    /// Standard output, behind the redactor.
+    pub(super) fn out(&self) -> Printer<Stdout> {
+        Printer::new(std::io::stdout(), &self.redactor)
+    }
+
+    /// Starts the run's report. It ends when the last clone of the sink is gone.
+    pub(super) fn report(&self, run: &RunId) -> (Sink, Report) {
+        let (sink, mut events) = Sink::new(run.clone());
+        let is_terminal = std::io::stdout().is_terminal();
+        let colour = self.colour(is_terminal);
+        let output = self.global.output;
+        let printer = self.out();
+        let thread = std::thread::spawn(move || {
+            let mut reporter: Box<dyn Reporter> = match output {
+                Output::Jsonl => Box::new(Jsonl::new(printer)),
+                Output::Human if is_terminal => Box::new(Human::new(printer, colour)),
+                Output::Human | Output::Plain => Box::new(Plain::new(printer)),
+            };
+            while let Some(event) = events.blocking_recv() {
+                reporter.event(&event);
+            }
+            reporter.finish()
+        });
+        (sink, Report { thread })
+    }
+
+    /// Says why a command failed: what, why, and what to do.
+    pub(super) fn complain(&self, error: &CliError) {
+        let mut err = Printer::new(std::io::stderr(), &self.redactor);
+        if let CliError::Files(diagnostics) = error {
+            for line in diagnostics.render(self.colour(std::io::stderr().is_terminal())).lines() {
+                err.line(line);
+            }
+            return;
+        }
+        err.line(&format!("error: {error}"));
+        let mut source = std::error::Error::source(error);
+        // Transparent variants give their cause's own text.
+        while let Some(cause) = source {
+            err.line(&format!("caused by: {cause}"));
+            source = cause.source();
+        }
+        if let Some(hint) = error.hint() {
+            err.line(&format!("hint: {hint}"));
+        }
+    }
+}
+
+/// A run's report, being written.
+pub(super) struct Report {
+    thread: JoinHandle<std::io::Result<()>>,
+}
+
+impl Report {
+    /// Waits until all is written. The sink and its clones must be gone.
+    pub(super) fn finish(self) {
+        // A closed pipe is the reader's choice; the run's end stands in the journal and in the exit code.
+        let _ = self.thread.join();
+    }
+}
+
+/// An error and its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Diagnostics to standard error, through the redactor.
+fn log(verbose: u8, redactor: &Redactor) {
+    let filter = match verbose {
+        0 => "keyswap=warn,russh=error",
+        1 => "keyswap=info,russh=warn",
+        2 => "keyswap=debug,russh=warn",
+        _ => "keyswap=trace,russh=info",
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(redactor.make_writer(std::io::stderr))
+        .with_ansi(false)
+        .finish();
+    // Only a second call in one process can fail, and the first one's filter is as good.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
