@@ -1,0 +1,208 @@
+//! The keys that say how to reach a host, as they stand in `[defaults]`, in a group or at a host, and what they mean
+//! once everything is merged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use indexmap::IndexMap;
+
+use super::check::{self, Problem};
+use super::diag::{Diag, Place, quoted};
+use super::file::{Sink, local_path};
+use super::reader::{Fill, Got, Reader};
+use super::template::{Mode, Scope, Var};
+use super::{Context, vars};
+use crate::model::{Become, Connection, HostName, RemotePath, Vars};
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// A path as written, and the file whose directory it starts from.
+#[derive(Debug, Clone)]
+struct Written {
+    text: String,
+    file: Utf8PathBuf,
+}
+
+/// Host keys of one table; what is `None` is left to the next table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HostKeys {
+    address: Option<At<String>>,
+    port: Option<u16>,
+    user: Option<At<String>>,
+    pub(super) jump: Option<At<Vec<String>>>,
+    identity_file: Option<At<Vec<Written>>>,
+    known_hosts: Option<At<Vec<Written>>>,
+    host_key: Option<Vec<String>>,
+    become_method: Option<Become>,
+    connect_timeout: Option<Duration>,
+    state_dir: Option<At<String>>,
+    vars: IndexMap<String, Var>,
+}
+
+impl HostKeys {
+    /// Reads the host keys of a table that may hold others as well.
+    pub(super) fn read(reader: &Reader<'_>, file: &Utf8Path) -> Self {
+        let at = |key: &'static str| reader.get(key).map_or_else(|| reader.here(), |entry| entry.place);
+        let text = |key| reader.text(key).value().map(|value| At { value, place: at(key) });
+        let written = |key: &'static str| {
+            let whole = |text: &str| Ok(Written { text: text.to_owned(), file: file.to_owned() });
+            reader.list(key, whole).value().map(|value| At { value, place: at(key) })
+        };
+        let jump = reader.list("jump", |text| match text.trim() {
+            "" => Err(Problem::new("a hop has a name").help("`jump = []` for none")),
+            hop => Ok(hop.to_owned()),
+        });
+        Self {
+            address: text("address"),
+            port: reader.number("port", 1..=65535).value().and_then(|port| u16::try_from(port).ok()),
+            user: text("user"),
+            jump: jump.value().map(|hops| At { value: hops.into_iter().filter(|hop| hop != "none").collect(), place: at("jump") }),
+            identity_file: written("identity_file"),
+            known_hosts: written("known_hosts"),
+            host_key: reader.list("host_key", check::host_key).value(),
+            become_method: reader
+                .word("become", &[("none", Become::None), ("sudo", Become::Sudo), ("doas", Become::Doas)])
+                .value(),
+            connect_timeout: match reader.duration("connect_timeout") {
+                Got::Is(Duration::ZERO) => {
+                    reader.wrong("connect_timeout", "must be longer than nothing");
+                    None
+                }
+                other => other.value(),
+            },
+            state_dir: text("state_dir"),
+            vars: vars::read_under(reader, "vars"),
+        }
+    }
+
+    /// Lays `over` over these keys.
+    pub(super) fn merge(&mut self, over: &Self) {
+        fn lay<T: Clone>(under: &mut Option<T>, over: &Option<T>) {
+            if over.is_some() {
+                under.clone_from(over);
+            }
+        }
+        lay(&mut self.address, &over.address);
+        lay(&mut self.port, &over.port);
+        lay(&mut self.user, &over.user);
+        lay(&mut self.jump, &over.jump);
+        lay(&mut self.identity_file, &over.identity_file);
+        lay(&mut self.known_hosts, &over.known_hosts);
+        lay(&mut self.host_key, &over.host_key);
+        lay(&mut self.become_method, &over.become_method);
+        lay(&mut self.connect_timeout, &over.connect_timeout);
+        lay(&mut self.state_dir, &over.state_dir);
+        self.vars.extend(over.vars.iter().map(|(name, var)| (name.clone(), var.clone())));
+    }
+
+    /// The variables without their places, and the host's name.
+    pub(super) fn plain_vars(&self, name: &HostName) -> Vars {
+        let mut vars: Vars = self.vars.iter().map(|(name, var)| (name.clone(), var.value.clone())).collect();
+        vars.insert(check::HOST_VARIABLE.to_owned(), name.as_str().into());
+        vars
+    }
+
+    /// What the merged keys mean for a host; hops are not looked at here.
+    pub(super) fn connection(&self, name: &HostName, sink: &Sink, context: &Context) -> Option<Connection> {
+        let mut vars: BTreeMap<&str, Var> = self.vars.iter().map(|(name, var)| (name.as_str(), var.clone())).collect();
+        vars.insert(check::HOST_VARIABLE, Var { value: name.as_str().into(), place: None });
+        let filler = Filler { scope: Scope::new(vars), sink, host: name.as_str() };
+        let address = match &self.address {
+            Some(address) => filler.text(address, check::address),
+            None => Some(name.as_str().to_owned()),
+        };
+        let user = match &self.user {
+            Some(user) => filler.text(user, check::user),
+            None => Some(context.user.clone()),
+        };
+        let paths = |written: &Option<At<Vec<Written>>>| -> Option<Vec<Utf8PathBuf>> {
+            let Some(At { value, place }) = written else { return Some(Vec::new()) };
+            let path = |written: &Written| {
+                let text = At { value: written.text.clone(), place: place.clone() };
+                filler.text(&text, |text| local_path(text, &written.file, context))
+            };
+            value.iter().map(path).collect()
+        };
+        let (identity_files, known_hosts) = (paths(&self.identity_file), paths(&self.known_hosts));
+        let remote = |text: &str| text.parse::<RemotePath>().map_err(|error| Problem::new(error.to_string()));
+        let state_dir = match &self.state_dir {
+            Some(dir) => filler.text(dir, remote).map(Some),
+            None => Some(None),
+        };
+        let timeout = self.connect_timeout.unwrap_or(Duration::from_secs(10));
+        Some(Connection {
+            address: address?,
+            port: self.port.unwrap_or(22),
+            user: user?,
+            jump: Vec::new(),
+            identity_files: identity_files?,
+            known_hosts: known_hosts?,
+            host_keys: self.host_key.clone().unwrap_or_default(),
+            become_method: self.become_method.unwrap_or_default(),
+            connect_timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            state_dir: state_dir?,
+        })
+    }
+}
+
+/// Fills the templates of one host's keys in.
+struct Filler<'a> {
+    scope: Scope<'a>,
+    sink: &'a Sink,
+    host: &'a str,
+}
+
+impl Filler<'_> {
+    fn text<T>(&self, text: &At<String>, parse: impl FnOnce(&str) -> Result<T, Problem>) -> Option<T> {
+        let filled = self.scope.fill(&text.value, Mode::Plain).map_err(|fault| {
+            let place = fault.place.unwrap_or_else(|| match &fault.range {
+                Some(range) => self.sink.part(&text.place, &text.value, range),
+                None => text.place.clone(),
+            });
+            Diag::at(place, fault.message).maybe_help(fault.help).host(self.host)
+        });
+        let parsed = filled.and_then(|filled| {
+            parse(&filled).map_err(|problem| {
+                let diag = Diag::at(text.place.clone(), problem.message).maybe_help(problem.help);
+                let diag = if problem.hide { diag.hidden() } else { diag };
+                if filled == text.value { diag } else { diag.host(self.host) }
+            })
+        });
+        parsed.map_err(|diag| self.sink.note(diag)).ok()
+    }
+}
+
+/// A hop that is no host of the inventory: `user@host:port`, `host:port`, `user@host` or a name with a dot.
+pub(super) fn foreign_hop(text: &str, from: &Connection) -> Result<Connection, Problem> {
+    let (user, rest) = match text.rsplit_once('@') {
+        Some((login, rest)) => (check::user(login)?, rest),
+        None => (from.user.clone(), text),
+    };
+    let (address, port) = check::host_port(rest)
+        .ok_or_else(|| Problem::new(format!("{} is no hop", quoted(text))).help("write it as `user@host:port`"))?;
+    if port == Some(0) {
+        return Err(Problem::new(format!("{} has no valid port", quoted(text))));
+    }
+    Ok(Connection {
+        address,
+        port: port.unwrap_or(22),
+        user,
+        jump: Vec::new(),
+        identity_files: from.identity_files.clone(),
+        known_hosts: from.known_hosts.clone(),
+        // A pin is for the host that it stands at, not for those on the way.
+        host_keys: Vec::new(),
+        become_method: Become::None,
+        connect_timeout_ms: from.connect_timeout_ms,
+        state_dir: None,
+    })
+}
+
+/// How the host keys of a table are read: templates are filled in once everything is merged.
+pub(super) const FILL: Fill<'static> = Fill::Keep;

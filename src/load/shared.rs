@@ -1,0 +1,131 @@
+//! Tables that several files share: where a secret comes from, a server, an approval.
+
+use camino::Utf8Path;
+
+use super::check;
+use super::diag::Diag;
+use super::file::local_path;
+use super::reader::{Entry, Got, Reader};
+use super::vars::unknown_table;
+use super::Context;
+use crate::model::{ApprovalPolicy, SecretSource, Service, Services};
+
+/// Says what to write where a secret's value was written.
+const SOURCES: &str = "name where it comes from: `{ from = \"prompt\" }`, `{ from = \"file\", path = … }`, \
+                       `{ from = \"env\", name = … }` or `{ from = \"command\", argv = […] }`";
+
+/// `{ from = …, … }`. Whatever else stands there may be the secret itself, so its lines are not drawn.
+pub(super) fn secret_source(
+    parent: &Reader<'_>,
+    entry: &Entry<'_>,
+    file: &Utf8Path,
+    context: &Context,
+) -> Option<SecretSource> {
+    let what = format!("the secret `{}`", entry.key);
+    let toml::de::DeValue::Table(table) = entry.value else {
+        let message = format!("`{}` must be a table that names a source, not a value", entry.key);
+        parent.note(Diag::at(entry.place.clone(), message).help(SOURCES).hidden());
+        return None;
+    };
+    let place = entry.place.clone();
+    let reader = Reader::new(parent.sink(), place, table, what, super::reader::Fill::Never).private();
+    let path = |text: &str| local_path(text, file, context);
+    let kinds = [("prompt", 0), ("file", 1), ("env", 2), ("command", 3), ("infisical", 4)];
+    let from = reader.word("from", &kinds);
+    let source = match reader.need("from", from) {
+        Some(0) => Some(SecretSource::Prompt),
+        Some(1) => reader.need("path", reader.parsed("path", path)).map(|path| SecretSource::File { path }),
+        Some(2) => reader.need("name", reader.parsed("name", check::env_name)).map(|name| SecretSource::Env { name }),
+        Some(3) => {
+            let argv = reader.need("argv", reader.list("argv", check::word));
+            if argv.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty)) {
+                reader.wrong("argv", "`argv` names no program");
+            }
+            argv.map(|argv| SecretSource::Command { argv })
+        }
+        Some(_) => {
+            let identity = reader.need("identity", reader.parsed("identity", path));
+            identity.map(|identity| SecretSource::Infisical { identity })
+        }
+        None => {
+            // Without a source nobody knows which of these belong to it.
+            ["path", "name", "argv", "identity"].into_iter().for_each(|key| reader.know(key));
+            None
+        }
+    };
+    reader.finish();
+    source
+}
+
+/// `[services.…]`, each one whole: a later file replaces a service, it never mixes one's address with another's login.
+pub(super) fn services(reader: &Reader<'_>, file: &Utf8Path, context: &Context, into: &mut Services) {
+    for entry in reader.entries() {
+        if !["infisical", "forge"].contains(&entry.key) {
+            unknown_table(reader, &entry, &["infisical", "forge"], "service");
+            continue;
+        }
+        let Got::Is(table) = reader.open(&entry, format!("the service `{}`", entry.key)) else { continue };
+        let url = table.need("url", table.parsed("url", check::url));
+        let ca_file = table.parsed("ca_file", |text| local_path(text, file, context)).optional();
+        let mut service = Service {
+            url: url.clone().unwrap_or_default(),
+            ca_file: ca_file.flatten(),
+            token: None,
+            client_id: None,
+            client_secret: None,
+        };
+        if entry.key == "forge" {
+            service.token = table.get("token").and_then(|token| secret_source(&table, &token, file, context));
+        } else if let Got::Is(auth) = table.table("auth") {
+            infisical_login(&auth, file, context, &mut service);
+            auth.finish();
+        }
+        let slot = if entry.key == "forge" { &mut into.forge } else { &mut into.infisical };
+        if url.is_some() {
+            *slot = Some(service);
+        }
+        table.finish();
+    }
+}
+
+/// `auth = { client_id, client_secret }` or `auth = { token }`.
+fn infisical_login(auth: &Reader<'_>, file: &Utf8Path, context: &Context, service: &mut Service) {
+    let id = auth.parsed("client_id", |text| check::plain(text, "client id", "-_.", 128));
+    let secret = auth.get("client_secret");
+    let token = auth.get("token");
+    match (&token, id.is_absent() && secret.is_none()) {
+        (Some(token), false) => {
+            auth.note(Diag::at(token.key_place.clone(), "`auth` has both a token and a client id or secret"));
+        }
+        (None, true) => {
+            auth.note(Diag::at(auth.here(), "`auth` needs `client_id` and `client_secret`, or `token`"));
+        }
+        (None, false) if id.is_absent() || secret.is_none() => {
+            let missing = if secret.is_none() { "client_secret" } else { "client_id" };
+            auth.note(Diag::at(auth.here(), format!("`{missing}` is missing in `auth`")));
+        }
+        _ => {}
+    }
+    service.client_id = id.value();
+    service.client_secret = secret.and_then(|entry| secret_source(auth, &entry, file, context));
+    service.token = token.and_then(|entry| secret_source(auth, &entry, file, context));
+}
+
+/// `[approval]`.
+pub(super) fn approval(reader: &Reader<'_>, file: &Utf8Path, context: &Context) -> Option<ApprovalPolicy> {
+    let required = reader.number("required", 1..=100).or(1);
+    let signers = reader.parsed("allowed_signers", |text| local_path(text, file, context));
+    let allowed_signers = reader.need("allowed_signers", signers);
+    let valid = match reader.duration("valid") {
+        Got::Is(valid) if valid.as_secs() == 0 => {
+            reader.wrong("valid", "an approval must hold for at least one second");
+            None
+        }
+        other => other.or(std::time::Duration::from_secs(4 * 3600)),
+    };
+    Some(ApprovalPolicy {
+        required: u32::try_from(required?).ok()?,
+        allowed_signers: allowed_signers?,
+        valid_seconds: valid?.as_secs(),
+    })
+}
