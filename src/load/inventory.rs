@@ -19,6 +19,8 @@ use super::shared;
 use super::Context;
 use crate::model::{ApprovalPolicy, Connection, Group, Host, HostName, Inventory, Jump, KnownCredential, Services};
 
+/// Groups in groups in groups.
+const DEEPEST: usize = 50;
 /// Hops on the way to a host.
 const MOST_HOPS: usize = 8;
 
@@ -261,7 +263,7 @@ impl Draft {
         if !clean {
             return None;
         }
-        let mut settled: Vec<&str> = Vec::new();
+        let mut settled: IndexSet<&str> = IndexSet::new();
         for name in self.groups.keys() {
             if self.circle(name, &mut Vec::new(), &mut settled, sink) {
                 return None;
@@ -281,11 +283,17 @@ impl Draft {
     }
 
     /// Whether a group contains itself; the first circle is noted. Groups that do not are added to `settled`.
-    fn circle<'d>(&'d self, name: &'d str, way: &mut Vec<&'d str>, settled: &mut Vec<&'d str>, sink: &Sink) -> bool {
-        if settled.contains(&name) {
+    fn circle<'d>(&'d self, name: &'d str, way: &mut Vec<&'d str>, settled: &mut IndexSet<&'d str>, sink: &Sink) -> bool {
+        if settled.contains(name) {
             return false;
         }
         way.push(name);
+        if way.len() > DEEPEST
+            && let Some(group) = self.groups.get(name)
+        {
+            sink.note(Diag::at(group.place.clone(), format!("groups lie more than {DEEPEST} deep in each other")));
+            return true;
+        }
         for child in self.groups.get(name).into_iter().flat_map(|group| &group.children) {
             if let Some(start) = way.iter().position(|other| *other == child.value) {
                 let round = way.iter().skip(start).chain([&child.value.as_str()]).copied().collect::<Vec<_>>();
@@ -302,7 +310,7 @@ impl Draft {
             }
         }
         way.pop();
-        settled.push(name);
+        settled.insert(name);
         false
     }
 
@@ -349,6 +357,9 @@ impl Draft {
                 if way.contains(hop) {
                     let circle = way.iter().chain([hop]).map(HostName::as_str).collect::<Vec<_>>().join(" → ");
                     return wrong(format!("hosts are reached through each other in a circle: {circle}"));
+                }
+                if way.len() > MOST_HOPS {
+                    return wrong(format!("more than {MOST_HOPS} hops lead to a host"));
                 }
                 if hops.is_empty() {
                     way.push(hop.clone());

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use super::check::{self, Problem};
 use super::diag::{Diag, Place, quoted};
 use super::file::{Sink, local_path};
-use super::reader::{Fill, Got, Reader};
+use super::reader::{Fill, Reader};
 use super::template::{Mode, Scope, Var};
 use super::{Context, vars};
 use crate::model::{Become, Connection, HostName, RemotePath, Vars};
@@ -69,13 +69,7 @@ impl HostKeys {
             become_method: reader
                 .word("become", &[("none", Become::None), ("sudo", Become::Sudo), ("doas", Become::Doas)])
                 .value(),
-            connect_timeout: match reader.duration("connect_timeout") {
-                Got::Is(Duration::ZERO) => {
-                    reader.wrong("connect_timeout", "must be longer than nothing");
-                    None
-                }
-                other => other.value(),
-            },
+            connect_timeout: reader.positive("connect_timeout").value(),
             state_dir: text("state_dir"),
             vars: vars::read_under(reader, "vars"),
         }

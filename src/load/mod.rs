@@ -1,21 +1,32 @@
-//! TOML files to a checked model: every error with its place.
+//! TOML files to a checked model: every error of every file at once, each with its place.
+//!
+//! Invariants: a file is read whole or refused; unknown keys are errors; a literal secret is refused and neither it
+//! nor its line is repeated anywhere; `{{ … }}` is strict and reaches no secret and no file. Nothing here talks to a
+//! terminal, a network or the process's environment: what a file may refer to comes in a [`Context`].
 
 use camino::Utf8PathBuf;
 
+mod actions;
 mod check;
 mod diag;
 mod file;
 mod inventory;
 mod keys;
 mod literal;
+mod playbook;
 mod range;
 mod reader;
+mod select;
 mod shared;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vars;
 
 pub use diag::Diagnostics;
 pub use inventory::inventory;
+pub use playbook::{Playbook, playbook};
+pub use select::{SelectError, select};
 pub use vars::{ExtraVarsError, extra_vars, resolved_vars};
 
 /// What a file may refer to without saying it.

@@ -4,7 +4,7 @@
 //! the others. A getter answers with a [`Got`], so that "absent" and "there, but wrong" stay apart and one error is
 //! told once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -54,6 +54,14 @@ impl<T> Got<T> {
         }
     }
 
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Got<U> {
+        match self {
+            Self::Absent => Got::Absent,
+            Self::Unknown => Got::Unknown,
+            Self::Is(value) => Got::Is(change(value)),
+        }
+    }
+
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -80,9 +88,10 @@ pub(super) struct Reader<'a> {
     table: &'a DeTable<'a>,
     at: Range<usize>,
     what: String,
-    fill: Fill<'a>,
+    fill: Cell<Fill<'a>>,
     private: bool,
     asked: RefCell<Vec<&'static str>>,
+    forgiven: RefCell<Vec<String>>,
 }
 
 /// A key and its value.
@@ -104,7 +113,7 @@ impl<'a> Reader<'a> {
         fill: Fill<'a>,
     ) -> Self {
         let (file, at) = (at.file, at.start..at.end);
-        Self { sink, file, table, at, what: what.into(), fill, private: false, asked: RefCell::default() }
+        Self { sink, file, table, at, what: what.into(), fill: Cell::new(fill), private: false, asked: RefCell::default(), forgiven: RefCell::default() }
     }
 
     /// From now on no line of this table is drawn: a misplaced secret would show.
@@ -117,6 +126,19 @@ impl<'a> Reader<'a> {
         self.sink
     }
 
+    /// Reads something that must be the same for every host: templates are an error in it.
+    pub(super) fn fixed<T>(&self, read: impl FnOnce(&Self) -> T) -> T {
+        let fill = self.fill.replace(Fill::Never);
+        let value = read(self);
+        self.fill.set(fill);
+        value
+    }
+
+    /// What happens to templates here.
+    pub(super) fn fill(&self) -> Fill<'a> {
+        self.fill.get()
+    }
+
     /// The table's own place: its header, or its braces.
     pub(super) fn here(&self) -> Place {
         Place::new(self.file, &self.at)
@@ -125,7 +147,7 @@ impl<'a> Reader<'a> {
     /// Notes an error.
     pub(super) fn note(&self, diag: Diag) {
         let diag = if self.private { diag.hidden() } else { diag };
-        self.sink.note(match self.fill {
+        self.sink.note(match self.fill.get() {
             Fill::Host(_, host) => diag.host(host),
             _ => diag,
         });
@@ -137,7 +159,8 @@ impl<'a> Reader<'a> {
         self.note(Diag::at(place, message));
     }
 
-    fn peek(&self, key: &str) -> Option<Entry<'a>> {
+    /// The entry of a key, which does not make it known.
+    pub(super) fn peek(&self, key: &str) -> Option<Entry<'a>> {
         self.table.get_key_value(key).map(|(key, value)| self.entry(key, value))
     }
 
@@ -163,6 +186,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Says no more about an unknown key: it has been noted.
+    pub(super) fn forgive(&self, key: &str) {
+        self.forgiven.borrow_mut().push(key.to_owned());
+    }
+
     /// Whether the key is there.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.get(key).is_some()
@@ -178,7 +206,10 @@ impl<'a> Reader<'a> {
     /// Entries whose keys nobody asked for.
     pub(super) fn rest(&self) -> Vec<Entry<'a>> {
         let mut entries = self.entries();
-        entries.retain(|entry| !self.asked.borrow().contains(&entry.key));
+        let forgiven = self.forgiven.borrow();
+        entries.retain(|entry| {
+            !self.asked.borrow().contains(&entry.key) && !forgiven.iter().any(|key| key == entry.key)
+        });
         entries
     }
 
@@ -231,7 +262,7 @@ impl<'a> Reader<'a> {
 
     /// A raw text at a place, filled in.
     pub(super) fn filled(&self, place: &Place, raw: &str, mode: Mode) -> Got<String> {
-        let result = match self.fill {
+        let result = match self.fill.get() {
             Fill::Keep => Ok(Some(raw.to_owned())),
             Fill::Never if template::has_markup(raw) => Err(Fault {
                 message: "templates are not filled in here".to_owned(),
@@ -384,6 +415,39 @@ impl<'a> Reader<'a> {
         if known { Got::Is(values) } else { Got::Unknown }
     }
 
+    /// A list of texts; a single text is refused, since its blanks would look like they divide it.
+    pub(super) fn words<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, Problem>) -> Got<Vec<T>> {
+        match self.get(key) {
+            Some(entry) if matches!(entry.value, DeValue::String(_)) => self.mismatch(&entry, "a list of strings"),
+            _ => self.list(key, parse),
+        }
+    }
+
+    /// A name, or a number that stands for one.
+    pub(super) fn name_or_number(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<String, Problem>,
+    ) -> Got<String> {
+        match self.get(key) {
+            Some(entry) if matches!(entry.value, DeValue::Integer(_)) => {
+                self.number(key, 0..=u64::from(u32::MAX) - 1).map(|number| number.to_string())
+            }
+            _ => self.parsed(key, parse),
+        }
+    }
+
+    /// A length of time that is not zero.
+    pub(super) fn positive(&self, key: &'static str) -> Got<Duration> {
+        match self.duration(key) {
+            Got::Is(Duration::ZERO) => {
+                self.wrong(key, format!("`{key}` must be longer than nothing"));
+                Got::Unknown
+            }
+            other => other,
+        }
+    }
+
     /// A table under a key.
     pub(super) fn table(&self, key: &'static str) -> Got<Reader<'a>> {
         let Some(entry) = self.get(key) else { return Got::Absent };
@@ -394,7 +458,7 @@ impl<'a> Reader<'a> {
     pub(super) fn open(&self, entry: &Entry<'a>, what: impl Into<String>) -> Got<Reader<'a>> {
         match entry.value {
             DeValue::Table(table) => {
-                let mut reader = Reader::new(self.sink, entry.place.clone(), table, what, self.fill);
+                let mut reader = Reader::new(self.sink, entry.place.clone(), table, what, self.fill.get());
                 reader.private = self.private;
                 Got::Is(reader)
             }

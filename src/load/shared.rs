@@ -11,7 +11,7 @@ use super::Context;
 use crate::model::{ApprovalPolicy, SecretSource, Service, Services};
 
 /// Says what to write where a secret's value was written.
-const SOURCES: &str = "name where it comes from: `{ from = \"prompt\" }`, `{ from = \"file\", path = … }`, \
+pub(super) const SOURCES: &str = "name where it comes from: `{ from = \"prompt\" }`, `{ from = \"file\", path = … }`, \
                        `{ from = \"env\", name = … }` or `{ from = \"command\", argv = […] }`";
 
 /// `{ from = …, … }`. Whatever else stands there may be the secret itself, so its lines are not drawn.

@@ -18,6 +18,8 @@ use super::diag::{Place, did_you_mean, quoted};
 
 /// The longest text that a template may become.
 const LONGEST: usize = 64 * 1024;
+/// Variables in variables in variables.
+const DEEPEST: usize = 30;
 /// Work that one template may cost.
 const FUEL: u64 = 20_000;
 
@@ -194,6 +196,9 @@ impl<'v> Scope<'v> {
         if self.under_way.borrow().iter().any(|other| other == name) {
             let circle = self.under_way.borrow().iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(" → ");
             return Err(at_home(Fault::new(format!("variables refer to each other in a circle: {circle}"))));
+        }
+        if self.under_way.borrow().len() > DEEPEST {
+            return Err(at_home(Fault::new(format!("variables refer to each other more than {DEEPEST} deep"))));
         }
         self.under_way.borrow_mut().push(name.to_owned());
         let value = self.json(&var.value).map_err(at_home);

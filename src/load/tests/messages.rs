@@ -1,0 +1,1 @@
+//! Files that are wrong, and every word that is said about them.
