@@ -1,3 +1,7 @@
-//! The `keyswap` program.
+//! The `keyswap` program. Everything is in the library; see `src/cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keyswap::cli::main()
+}

@@ -47,18 +47,13 @@ impl Selected {
         }
         match faults {
             Some(faults) => Err(faults.into()),
-            None => Ok(Self {
-                inventory,
-                inventory_name: joined(&args.select.inventory),
-                playbook,
-                hosts,
-            }),
+            None => Ok(Self { inventory, inventory_name: joined(&args.select.inventory), playbook, hosts }),
         }
     }
 }
 
 fn joined(paths: &[Utf8PathBuf]) -> String {
-    paths.iter().map(Utf8PathBuf::as_str).collect::<Vec<_>>().join(" -i ")
+    paths.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(" -i ")
 }
 
 fn merge(all: &mut Option<Diagnostics>, found: Diagnostics) {
@@ -108,7 +103,8 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
         }
     }
     if let (Some(inventory), Some(playbook)) = (&inventory, &playbook) {
-        let names = load::select(inventory, &playbook.hosts, None).map_err(|error| CliError::usage(error.to_string()))?;
+        let names =
+            load::select(inventory, &playbook.hosts, None).map_err(|error| CliError::usage(error.to_string()))?;
         for host in names.iter().filter_map(|name| inventory.hosts.get(name)) {
             if let Err(found) = playbook.steps_for(host, &extra) {
                 merge(&mut faults, found);

@@ -70,9 +70,10 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     let store = session.store()?;
     let operator = session.operator();
     let (journal, state) = store.reopen(&plan.run, "resume", &operator)?;
-    let needs_forge = plan.hosts.iter().any(|planned| {
-        planned.plan.steps.iter().any(|step| matches!(step.work, Work::VerifyPublish(_)))
-    });
+    let needs_forge = plan
+        .hosts
+        .iter()
+        .any(|planned| planned.plan.steps.iter().any(|step| matches!(step.work, Work::VerifyPublish(_))));
     let servers = Servers::new(&plan.services, needs_forge, &session.sources, &session.redactor).await?;
     let record = Record::RunReopened { command: ReopenCommand::Resume, by: operator };
     journal.append(None, record).await?;

@@ -225,13 +225,7 @@ fn say_plan(events: &Sink, found: &Preflight, in_full: bool) {
 }
 
 /// Ends a run that never began: nothing was changed anywhere.
-async fn nothing_done(
-    selected: &Selected,
-    events: &Sink,
-    found: Preflight,
-    reason: &str,
-    interrupted: bool,
-) -> u8 {
+async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reason: &str, interrupted: bool) -> u8 {
     let mut outcome = Outcome { interrupted, ..Outcome::default() };
     for spared in &found.spared {
         outcome.failed |= spared.status == HostStatus::Failed;

@@ -15,7 +15,9 @@ pub(super) fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
         }
         for run in runs {
             let line = match &run.state {
-                Ok(state) => format!("{}  {:<12} {:>4} hosts  {}", run.run, phase(state), state.hosts.len(), state.playbook),
+                Ok(state) => {
+                    format!("{}  {:<12} {:>4} hosts  {}", run.run, phase(state), state.hosts.len(), state.playbook)
+                }
                 Err(error) => format!("{}  unreadable: {}", run.run, super::session::chain(error)),
             };
             out.line(&line);
@@ -33,7 +35,8 @@ pub(super) fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
         out.line(&format!("{ts} {command:?} by {}@{}", by.user, by.host));
     }
     for (name, host) in &state.hosts {
-        let status = host.result.as_ref().map_or_else(|| format!("{:?}", host.phase), |result| result.status.to_string());
+        let status =
+            host.result.as_ref().map_or_else(|| format!("{:?}", host.phase), |result| result.status.to_string());
         out.line(&format!("{name}: {status}"));
         for credential in host.result.iter().flat_map(|result| &result.credentials) {
             let word = |fingerprint: &Option<crate::model::Fingerprint>| {

@@ -43,10 +43,20 @@ impl Servers {
         Ok(Self { forge: Some(forge) })
     }
 
+    /// No servers: for what asks none.
+    pub(super) fn none() -> Self {
+        Self { forge: None }
+    }
+
     fn forge(&self) -> Result<&ForgeClient, ServiceError> {
         let message = || ServiceError { message: "the inventory names no forge".to_owned(), auth: false };
         self.forge.as_ref().ok_or_else(message)
     }
+}
+
+/// What was published, in a line.
+fn said(published: &crate::service::forge::Published) -> String {
+    format!("{} succeeded at {} ({})", published.run, published.commit.get(..12).unwrap_or_default(), published.server)
 }
 
 fn told(error: &crate::service::forge::VerifyError) -> ServiceError {
@@ -66,9 +76,8 @@ impl Services for Servers {
     ) -> BoxFuture<'a, Result<String, ServiceError>> {
         Box::pin(async move {
             let mut say = |news: Progress| progress(news.to_string());
-            let published =
-                self.forge()?.verify_publish(spec, &mut say, cancel).await.map_err(|error| told(&error))?;
-            Ok(published.to_string())
+            let published = self.forge()?.verify_publish(spec, &mut say, cancel).await.map_err(|error| told(&error))?;
+            Ok(said(&published))
         })
     }
 

@@ -67,12 +67,7 @@ impl Session {
     /// Who is at work, for the journal and for whoever finds a host held.
     pub(super) fn operator(&self) -> Operator {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Operator {
-            user: self.user(),
-            host,
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+        Operator { user: self.user(), host, pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
     /// The operator as one word a part: what is left on the hosts.

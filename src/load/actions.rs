@@ -89,7 +89,8 @@ fn declared(table: &Reader<'_>, secrets: &Secrets) -> Option<SecretName> {
         }
         // What stands here may be the secret itself.
         let all = names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let help = if all.is_empty() { "declare it under [secrets.NAME]".to_owned() } else { format!("declared: {all}") };
+        let help =
+            if all.is_empty() { "declare it under [secrets.NAME]".to_owned() } else { format!("declared: {all}") };
         Err(Problem::new("no secret of this name is declared").help(help).hidden())
     });
     table.need("secret", name)
@@ -159,7 +160,8 @@ fn pointer(text: &str, format: Option<EnvFormat>) -> Result<String, Problem> {
     }
     let safe = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
     if let Some(bad) = text.chars().find(|c| !safe(*c)) {
-        let message = format!("{} holds `{}`, which means different things in env files", quoted(text), bad.escape_debug());
+        let message =
+            format!("{} holds `{}`, which means different things in env files", quoted(text), bad.escape_debug());
         return Err(Problem::new(message).help("letters, digits and `_@%+=:,./-` only"));
     }
     if format == Some(EnvFormat::SystemdDropin) && text.contains('%') {
@@ -204,13 +206,7 @@ fn restart(table: &Reader<'_>) -> Option<Restart> {
     let timeout = table.positive("timeout").or(Duration::from_secs(90));
     let drain = table.word("drain", &[("wait", Drain::Wait), ("off", Drain::Off)]).or(Drain::Wait);
     let drain_timeout = table.positive("drain_timeout").or(Duration::from_secs(600));
-    Some(Restart {
-        how: how?,
-        healthy: healthy?,
-        timeout: timeout?,
-        drain: drain?,
-        drain_timeout: drain_timeout?,
-    })
+    Some(Restart { how: how?, healthy: healthy?, timeout: timeout?, drain: drain?, drain_timeout: drain_timeout? })
 }
 
 fn verify_publish(table: &Reader<'_>) -> Option<VerifyPublish> {

@@ -288,7 +288,8 @@ mod tests {
 
     #[test]
     fn lengths_of_time() {
-        let good = [("90s", 90_000), ("10m", 600_000), ("1m 30s", 90_000), ("250ms", 250), ("2d", 172_800_000), ("0s", 0)];
+        let good =
+            [("90s", 90_000), ("10m", 600_000), ("1m 30s", 90_000), ("250ms", 250), ("2d", 172_800_000), ("0s", 0)];
         for (text, millis) in good {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -300,7 +301,13 @@ mod tests {
 
     #[test]
     fn plain_http_goes_only_to_this_machine() {
-        for text in ["https://git.example.net", "https://x:8443/base", "http://127.0.0.1:3000", "http://[::1]:1", "http://localhost"] {
+        for text in [
+            "https://git.example.net",
+            "https://x:8443/base",
+            "http://127.0.0.1:3000",
+            "http://[::1]:1",
+            "http://localhost",
+        ] {
             assert_eq!(url(text).as_deref(), Ok(text));
         }
         for text in [
@@ -338,7 +345,9 @@ mod tests {
         assert!(user("a b").is_err() && user("-x").is_err() && user("ops").is_ok() && user("1000").is_ok());
         assert!(repository("a/b").is_ok() && repository("a").is_err() && repository("a/b/c").is_err());
         assert!(repository("a/..").is_err() && repository("/b").is_err());
-        assert!(env_name("A_1").is_ok() && env_name("1A").is_err() && env_name("A=B").is_err() && env_name("").is_err());
+        assert!(
+            env_name("A_1").is_ok() && env_name("1A").is_err() && env_name("A=B").is_err() && env_name("").is_err()
+        );
         assert!(variable_name("data_dir").is_ok() && variable_name("in").is_err() && variable_name("a-b").is_err());
         assert!(host_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZha2VmYWtlZmFrZWZha2U= me").is_ok());
         assert!(host_key("ssh-ed25519").is_err() && host_key("x y").is_err());

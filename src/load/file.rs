@@ -7,10 +7,10 @@ use std::ops::Range;
 use camino::{Utf8Path, Utf8PathBuf};
 use toml::de::{DeTable, DeValue};
 
+use super::Context;
 use super::check::Problem;
 use super::diag::{Diag, Diagnostics, Place, Source, quoted};
 use super::literal;
-use super::Context;
 
 /// No inventory or playbook is this long.
 const LARGEST: u64 = 4 * 1024 * 1024;
@@ -131,9 +131,10 @@ impl Sink {
         match value {
             DeValue::String(text) => {
                 // What escapes or line joins hide from a look at the file's text.
-                let seen = self.sources.borrow().get(file).is_some_and(|source| {
-                    literal::looks_secret(source.text().get(span.clone()).unwrap_or_default())
-                });
+                let seen =
+                    self.sources.borrow().get(file).is_some_and(|source| {
+                        literal::looks_secret(source.text().get(span.clone()).unwrap_or_default())
+                    });
                 if !seen && let Some(found) = literal::find(text).first() {
                     self.secret(Place::new(file, span), format!("{} stands in this file", found.kind));
                 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use camino::{Utf8Path, Utf8PathBuf};
 use indexmap::{IndexMap, IndexSet};
 
+use super::Context;
 use super::check;
 use super::diag::{Diag, Diagnostics, Place, did_you_mean, quoted};
 use super::file::{Node, Sink};
@@ -16,7 +17,6 @@ use super::keys::{At, FILL, HostKeys, foreign_hop};
 use super::range;
 use super::reader::{Got, Reader};
 use super::shared;
-use super::Context;
 use crate::model::{ApprovalPolicy, Connection, Group, Host, HostName, Inventory, Jump, KnownCredential, Services};
 
 /// Groups in groups in groups.
@@ -283,7 +283,13 @@ impl Draft {
     }
 
     /// Whether a group contains itself; the first circle is noted. Groups that do not are added to `settled`.
-    fn circle<'d>(&'d self, name: &'d str, way: &mut Vec<&'d str>, settled: &mut IndexSet<&'d str>, sink: &Sink) -> bool {
+    fn circle<'d>(
+        &'d self,
+        name: &'d str,
+        way: &mut Vec<&'d str>,
+        settled: &mut IndexSet<&'d str>,
+        sink: &Sink,
+    ) -> bool {
         if settled.contains(name) {
             return false;
         }
@@ -389,6 +395,7 @@ impl Draft {
 }
 
 fn expand(text: &str) -> Result<Vec<HostName>, check::Problem> {
-    let name = |name: String| name.parse().map_err(|error: crate::model::BadName| check::Problem::new(error.to_string()));
+    let name =
+        |name: String| name.parse().map_err(|error: crate::model::BadName| check::Problem::new(error.to_string()));
     range::expand(text)?.into_iter().map(name).collect()
 }

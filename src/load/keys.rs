@@ -62,7 +62,9 @@ impl HostKeys {
             address: text("address"),
             port: reader.number("port", 1..=65535).value().and_then(|port| u16::try_from(port).ok()),
             user: text("user"),
-            jump: jump.value().map(|hops| At { value: hops.into_iter().filter(|hop| hop != "none").collect(), place: at("jump") }),
+            jump: jump
+                .value()
+                .map(|hops| At { value: hops.into_iter().filter(|hop| hop != "none").collect(), place: at("jump") }),
             identity_file: written("identity_file"),
             known_hosts: written("known_hosts"),
             host_key: reader.list("host_key", check::host_key).value(),

@@ -98,9 +98,9 @@ pub(super) fn secret_key(name: &str) -> bool {
     // An all-capital name has a break before each letter; without them it is the plain lower-case name.
     let plain = name.to_ascii_lowercase().replace(['-', '.', ' '], "_");
     [flat.as_str(), plain.as_str()].iter().any(|name| {
-        SECRET_WORDS.iter().any(|word| {
-            name.strip_suffix(word).is_some_and(|before| before.is_empty() || before.ends_with('_'))
-        })
+        SECRET_WORDS
+            .iter()
+            .any(|word| name.strip_suffix(word).is_some_and(|before| before.is_empty() || before.ends_with('_')))
     })
 }
 
@@ -138,9 +138,9 @@ fn assigns_secret(line: &str) -> bool {
 /// The last key-like word of a text, without quotes.
 fn last_word(text: &str) -> &str {
     let text = text.trim_end().trim_end_matches(['"', '\'']);
-    let start = text.rfind(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).map_or(0, |at| {
-        at + text.get(at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8)
-    });
+    let start = text
+        .rfind(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
+        .map_or(0, |at| at + text.get(at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8));
     text.get(start..).unwrap_or_default()
 }
 
@@ -325,7 +325,9 @@ mod tests {
         for text in ["token = hunter2", "a = { password=\"x\" ", "client_secret = [\"x\"", "\"token\" : 5"] {
             assert!(line(text), "{text}");
         }
-        for text in ["place = { secret = \"token\", path = \"/x\" }", "token = { from = \"prompt\" }", "token_file = \"x\""] {
+        for text in
+            ["place = { secret = \"token\", path = \"/x\" }", "token = { from = \"prompt\" }", "token_file = \"x\""]
+        {
             assert!(!line(text), "{text}");
         }
     }

@@ -202,7 +202,9 @@ fn guard(table: &Reader<'_>, default: Option<Duration>) -> Option<Option<Duratio
     }
     match table.duration("guard") {
         Got::Is(Duration::ZERO) => {
-            table.note(Diag::at(table.get("guard")?.place, "the guard cannot wait for nothing").help("`\"off\"` turns it off"));
+            table.note(
+                Diag::at(table.get("guard")?.place, "the guard cannot wait for nothing").help("`\"off\"` turns it off"),
+            );
             None
         }
         Got::Absent => Some(default),
@@ -352,7 +354,12 @@ impl Playbook {
         let here = Place::new(0, &(0..0));
         let reader = Reader::new(&sink, here, tree.get_ref(), "a playbook", Fill::Never);
         let readers = step_readers(&reader, Fill::Host(&scope, host.name.as_str()));
-        let steps: Vec<Step> = self.steps.iter().zip(readers).filter_map(|(id, step)| read_step(step, id.clone(), &self.secrets)).collect();
+        let steps: Vec<Step> = self
+            .steps
+            .iter()
+            .zip(readers)
+            .filter_map(|(id, step)| read_step(step, id.clone(), &self.secrets))
+            .collect();
         sink.finish()?;
         if steps.len() == self.steps.len() { Ok(steps) } else { Err(not_understood(&self.path)) }
     }

@@ -24,10 +24,7 @@ pub(super) fn expand(text: &str) -> Result<Vec<String>, Problem> {
         if names.len().saturating_mul(items.len()) > MOST {
             return Err(wrong(text, &format!("it stands for more than {MOST} hosts")));
         }
-        names = names
-            .iter()
-            .flat_map(|start| items.iter().map(move |item| format!("{start}{before}{item}")))
-            .collect();
+        names = names.iter().flat_map(|start| items.iter().map(move |item| format!("{start}{before}{item}"))).collect();
         rest = after;
     }
     if rest.contains(']') {
@@ -107,8 +104,23 @@ mod tests {
     #[test]
     fn wrong_ranges_say_why_and_large_ones_are_refused_before_they_are_made() {
         for text in [
-            "a[", "a]", "a]b[1:2]", "a[1]", "a[1:2:3:4]", "a[2:1]", "a[b:a]", "a[a:Z]", "a[1:b]", "a[:5]", "a[01:100]",
-            "a[1:2:0]", "a[+1:2]", "a[0:999999999]", "a[1:200]b[1:200]", "a[1:9999999999]", "[[1:2]]",
+            "a[",
+            "a]",
+            "a]b[1:2]",
+            "a[1]",
+            "a[1:2:3:4]",
+            "a[2:1]",
+            "a[b:a]",
+            "a[a:Z]",
+            "a[1:b]",
+            "a[:5]",
+            "a[01:100]",
+            "a[1:2:0]",
+            "a[+1:2]",
+            "a[0:999999999]",
+            "a[1:200]b[1:200]",
+            "a[1:9999999999]",
+            "[[1:2]]",
         ] {
             assert!(expand(text).is_err(), "{text}");
         }

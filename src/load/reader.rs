@@ -113,7 +113,17 @@ impl<'a> Reader<'a> {
         fill: Fill<'a>,
     ) -> Self {
         let (file, at) = (at.file, at.start..at.end);
-        Self { sink, file, table, at, what: what.into(), fill: Cell::new(fill), private: false, asked: RefCell::default(), forgiven: RefCell::default() }
+        Self {
+            sink,
+            file,
+            table,
+            at,
+            what: what.into(),
+            fill: Cell::new(fill),
+            private: false,
+            asked: RefCell::default(),
+            forgiven: RefCell::default(),
+        }
     }
 
     /// From now on no line of this table is drawn: a misplaced secret would show.
@@ -207,9 +217,8 @@ impl<'a> Reader<'a> {
     pub(super) fn rest(&self) -> Vec<Entry<'a>> {
         let mut entries = self.entries();
         let forgiven = self.forgiven.borrow();
-        entries.retain(|entry| {
-            !self.asked.borrow().contains(&entry.key) && !forgiven.iter().any(|key| key == entry.key)
-        });
+        entries
+            .retain(|entry| !self.asked.borrow().contains(&entry.key) && !forgiven.iter().any(|key| key == entry.key));
         entries
     }
 

@@ -259,7 +259,10 @@ mod tests {
         assert_eq!(chosen("web", Some("lone")), "the pattern `web` within `lone` selects no host");
         assert_eq!(chosen("", None), "the pattern `` selects no host");
         assert_eq!(chosen("~web.*", None), "the pattern `~web.*` is not right: a name cannot start with `~`");
-        assert_eq!(chosen("web-[1", None), "the pattern `web-[1` is not right: `web-[1` is no host range: `[` has no `]`");
+        assert_eq!(
+            chosen("web-[1", None),
+            "the pattern `web-[1` is not right: `web-[1` is no host range: `[` has no `]`"
+        );
         assert!(chosen("@/nowhere/at/all", None).starts_with("cannot read /nowhere/at/all: "));
     }
 

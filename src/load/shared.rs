@@ -2,12 +2,12 @@
 
 use camino::Utf8Path;
 
+use super::Context;
 use super::check;
 use super::diag::Diag;
 use super::file::local_path;
 use super::reader::{Entry, Got, Reader};
 use super::vars::unknown_table;
-use super::Context;
 use crate::model::{ApprovalPolicy, SecretSource, Service, Services};
 
 /// Says what to write where a secret's value was written.

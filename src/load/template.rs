@@ -194,7 +194,8 @@ impl<'v> Scope<'v> {
             fault
         };
         if self.under_way.borrow().iter().any(|other| other == name) {
-            let circle = self.under_way.borrow().iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(" → ");
+            let circle =
+                self.under_way.borrow().iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(" → ");
             return Err(at_home(Fault::new(format!("variables refer to each other in a circle: {circle}"))));
         }
         if self.under_way.borrow().len() > DEEPEST {

@@ -5,13 +5,13 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 use toml::de::DeValue;
 
+use super::Context;
 use super::check;
 use super::diag::{Diag, Diagnostics, Place, nearest};
 use super::file::{Node, Sink};
 use super::literal;
 use super::reader::{Entry, Fill, Reader, integer};
 use super::template::{Fault, Scope, Var};
-use super::Context;
 use crate::model::{Host, Vars};
 
 /// Why `-e` was not understood. No variant holds the argument itself: it may be a secret.
@@ -142,7 +142,9 @@ fn json(reader: &Reader<'_>, place: &Place, value: &DeValue<'_>) -> Option<Json>
             Json::Array(items.collect::<Option<_>>()?)
         }
         DeValue::Table(table) => {
-            let pairs = table.iter().map(|(key, value)| Some((key.get_ref().to_string(), json(reader, place, value.get_ref())?)));
+            let pairs = table
+                .iter()
+                .map(|(key, value)| Some((key.get_ref().to_string(), json(reader, place, value.get_ref())?)));
             Json::Object(pairs.collect::<Option<_>>()?)
         }
     })
@@ -198,8 +200,15 @@ mod tests {
     fn secrets_are_refused_and_not_repeated() {
         let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ0ZXN0In0.c2ln";
         for arg in [
-            &format!("x={jwt}"), jwt, &format!("{jwt}=x"), "password=hunter2", "TOKEN=hunter2", "x=ghp_hunter2hunter2",
-            "forge_secret=hunter2", "x=https://a:hunter2@b", "hunter2",
+            &format!("x={jwt}"),
+            jwt,
+            &format!("{jwt}=x"),
+            "password=hunter2",
+            "TOKEN=hunter2",
+            "x=ghp_hunter2hunter2",
+            "forge_secret=hunter2",
+            "x=https://a:hunter2@b",
+            "hunter2",
         ] {
             let said = extra(&[arg]).unwrap_err();
             assert!(!said.contains("hunter2") && !said.contains("eyJ"), "{said}");

@@ -255,13 +255,7 @@ async fn roll_back_committed(rolling: &Rolling, state: &mut State) {
 }
 
 /// All of the batch has passed: its hosts are let go.
-async fn commit(
-    rolling: &Rolling,
-    state: &mut State,
-    number: u32,
-    up: Vec<Saga>,
-    seeds: &HashMap<HostName, Seed>,
-) {
+async fn commit(rolling: &Rolling, state: &mut State, number: u32, up: Vec<Saga>, seeds: &HashMap<HostName, Seed>) {
     let touched: Vec<HostName> = up.iter().filter(|saga| saga.touched()).map(|saga| saga.name().clone()).collect();
     if !touched.is_empty() {
         let record = Record::CommitStarted { batch: number, hosts: touched };

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::model::{
-    Action, BatchSize, Become, CommandLine, Drain, EnvFormat, HostName, OnFailure, Once, RestartHow, SecretSource, Step,
-    Vars, WaitFor,
+    Action, BatchSize, Become, CommandLine, Drain, EnvFormat, HostName, OnFailure, Once, RestartHow, SecretSource,
+    Step, Vars, WaitFor,
 };
 
 fn host<'i>(inventory: &'i Inventory, name: &str) -> &'i crate::model::Host {
@@ -174,7 +174,10 @@ vars = { c = "h" }
 #[test]
 fn several_files_merge_and_later_ones_win() {
     let inventory = inventory(&[
-        ("a/one.toml", "[defaults]\nidentity_file = 'id'\nuser = 'one'\n[groups.g]\nhosts = ['x']\nvars = { v = 1, w = 1 }"),
+        (
+            "a/one.toml",
+            "[defaults]\nidentity_file = 'id'\nuser = 'one'\n[groups.g]\nhosts = ['x']\nvars = { v = 1, w = 1 }",
+        ),
         ("b/two.toml", "[defaults]\nuser = 'two'\n[groups.g]\nhosts = ['y']\nvars = { v = 2 }\n[hosts.x]\nport = 2222"),
     ])
     .unwrap();

@@ -1,0 +1,157 @@
+//! `keyswap demo` and `keyswap sandbox`: the real program against throw-away hosts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use super::args::{DemoArgs, Reach, RunArgs, SandboxArgs, Select};
+use super::session::Session;
+use super::{CliError, run, signals};
+use crate::report::Printer;
+use crate::sandbox::forge::{Ending, Outcome, Setup, StandIn, Version};
+use crate::sandbox::{BreakRestart, ForgeAccess, HostFacts, Sandbox, SandboxOptions};
+
+/// Made up: it opens nothing but the stand-in, which ends with this process.
+const FORGE_TOKEN: &str = "test-token-forge-stand-in";
+const REPO: &str = "owner/repo";
+
+/// Hosts, and the forge that their playbook verifies with.
+struct Stage {
+    sandbox: Sandbox,
+    forge: StandIn,
+}
+
+impl Stage {
+    async fn set(hosts: usize, broken: Option<usize>) -> Result<Self, CliError> {
+        let setup = Setup::new(Version::Forgejo(15), FORGE_TOKEN);
+        let publish =
+            |_: &crate::sandbox::forge::DispatchedRun| Outcome::new(Ending::Success).after(Duration::from_millis(500));
+        let forge = StandIn::start(setup, publish)
+            .await
+            .map_err(|error| CliError::internal("cannot start the forge", error))?;
+        let options = SandboxOptions {
+            forge: Some(ForgeAccess {
+                url: forge.url(),
+                token: SecretString::from(FORGE_TOKEN),
+                repo: REPO.to_owned(),
+                workflow: "docker-publish.yml".to_owned(),
+                git_ref: "main".to_owned(),
+                image: None,
+            }),
+            break_restart: broken.map(|number| (number, BreakRestart::AtOnce)).into_iter().collect::<BTreeMap<_, _>>(),
+            ..SandboxOptions::default()
+        };
+        let sandbox = Sandbox::start(hosts, options)
+            .await
+            .map_err(|error| CliError::internal("cannot start the hosts", error))?;
+        Ok(Self { sandbox, forge })
+    }
+
+    async fn strike(self) -> Result<(), CliError> {
+        drop(self.forge);
+        self.sandbox.stop().await.map_err(|error| CliError::internal("cannot clean up", error))
+    }
+}
+
+fn utf8(path: PathBuf) -> Result<Utf8PathBuf, CliError> {
+    Utf8PathBuf::from_path_buf(path).map_err(|path| CliError::usage(format!("{} is not UTF-8", path.display())))
+}
+
+/// Rotates hosts, lets one more fail its restart, and shows from outside where each of them ended.
+pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliError> {
+    let rotated = usize::from(args.hosts);
+    let mut out = session.out();
+    for line in [
+        "keyswap demo: throw-away runner hosts in this process (real SSH on loopback, real sh, stand-in runners)"
+            .to_owned(),
+        format!("and a stand-in forge. {rotated} hosts get the new token; one more has a runner that will not come up"),
+        "with it, and is rolled back. First the rollout of one host, then of the rest.".to_owned(),
+        String::new(),
+    ] {
+        out.line(&line);
+    }
+    let stage = Stage::set(rotated + 1, Some(rotated + 1)).await?;
+    let before: Vec<HostFacts> = stage.sandbox.hosts().iter().map(|host| stage.sandbox.facts(host)).collect();
+    let mut global = session.global.clone();
+    global.state_dir = Some(utf8(stage.sandbox.dir().join("controller"))?);
+    let inner = Session { global, redactor: session.redactor.clone(), sources: session.sources.clone() };
+    let run_args = RunArgs {
+        playbook: utf8(stage.sandbox.playbook())?,
+        select: Select { inventory: vec![utf8(stage.sandbox.inventory())?], limit: None, extra_vars: Vec::new() },
+        reach: Reach { user: None, private_key: None, become_root: false, forks: 25 },
+        check: false,
+        diff: true,
+        yes: true,
+        skip_unreachable: false,
+        list_hosts: false,
+        list_steps: false,
+    };
+    let ran = run::run(&inner, &run_args).await;
+    let shown = ran.as_ref().is_ok_and(|code| *code == 2) && show(&mut out, &stage, &before, rotated);
+    let struck = stage.strike().await;
+    ran?;
+    struck?;
+    out.line("");
+    out.line(if shown {
+        "Shown: rotation, a failed restart, and a rollback that was checked on the host. Nothing is left behind."
+    } else {
+        "This is not what the demo should have shown: please report it."
+    });
+    Ok(u8::from(!shown))
+}
+
+/// Looks at every host with plain file access, past keyswap, and says what is there.
+fn show(out: &mut Printer<std::io::Stdout>, stage: &Stage, before: &[HostFacts], rotated: usize) -> bool {
+    let mut good = true;
+    out.line("");
+    out.line("As seen on the hosts, past keyswap:");
+    for ((number, host), before) in (1usize..).zip(stage.sandbox.hosts()).zip(before) {
+        let facts = stage.sandbox.facts(host);
+        let wanted = if number <= rotated { stage.sandbox.new_token() } else { stage.sandbox.old_token() };
+        let runs_on = facts.runner.as_ref().and_then(|runner| runner.token.as_ref());
+        let old = number > rotated;
+        let as_it_was = !old || (facts.token == before.token && facts.env_line == before.env_line);
+        good &= facts.token.as_ref() == Some(wanted) && runs_on == Some(wanted) && as_it_was;
+        let name = |fingerprint: Option<&crate::model::Fingerprint>| {
+            fingerprint.map_or_else(|| "nothing".to_owned(), crate::model::Fingerprint::short)
+        };
+        out.line(&format!(
+            "  {:<9} file {} mode {:04o}, runner on {}: {}",
+            host.name().as_str(),
+            name(facts.token.as_ref()),
+            facts.mode.unwrap_or_default(),
+            name(runs_on),
+            if old { "the old token, as it was" } else { "the new token" },
+        ));
+    }
+    good
+}
+
+/// Keeps hosts up until Ctrl-C, and says what to try.
+pub(super) async fn sandbox(session: &Session, args: &SandboxArgs) -> Result<u8, CliError> {
+    let stage = Stage::set(usize::from(args.hosts), None).await?;
+    let cancel = CancellationToken::new();
+    signals::watch(cancel.clone(), || {})?;
+    let (inventory, playbook) = (stage.sandbox.inventory(), stage.sandbox.playbook());
+    let state = stage.sandbox.dir().join("controller");
+    let tail = format!("--state-dir {}", state.display());
+    let mut out = session.out();
+    for line in [
+        format!("{} hosts are up; stand-in forge (simulated) at {}", args.hosts, stage.forge.url()),
+        "Try, in another terminal:".to_owned(),
+        format!("  keyswap run {} -i {} --check --diff {tail}", playbook.display(), inventory.display()),
+        format!("  keyswap run {} -i {} {tail}", playbook.display(), inventory.display()),
+        format!("  keyswap runs {tail}"),
+        format!("  keyswap rollback {tail}"),
+        "Ctrl-C ends it and leaves nothing behind.".to_owned(),
+    ] {
+        out.line(&line);
+    }
+    cancel.cancelled().await;
+    stage.strike().await?;
+    Ok(0)
+}
