@@ -129,7 +129,6 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     outcome.hosts.extend(returned.hosts);
     let outcome = Outcome { ..outcome };
     let code = finish(&shared, &events, &outcome).await;
-    drop((shared, events, rolling));
-    report.finish();
+    report.finish(&events);
     Ok(code)
 }

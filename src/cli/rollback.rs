@@ -59,8 +59,7 @@ pub(super) async fn back(session: &Session, args: &BackArgs, command: ReopenComm
     let outcome =
         take_back(&shared, &plan, &state, wanted, "taken back by the operator", usize::from(args.forks)).await;
     let code = finish_back(&shared, &events, &outcome).await;
-    drop((shared, events));
-    report.finish();
+    report.finish(&events);
     Ok(code)
 }
 

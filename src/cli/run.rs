@@ -9,7 +9,7 @@ use super::args::RunArgs;
 use super::inventory::Selected;
 use super::prompt::Terminal;
 use super::services::Servers;
-use super::session::{Report, Session};
+use super::session::Session;
 use super::{CliError, error, signals};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
@@ -48,17 +48,8 @@ pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliErro
     let (events, report) = session.report(&run);
     let shared = shared(session, &selected, &run, &events, values, servers)?;
     let finished = whole(session, args, &selected, &shared, &events).await;
-    drop((shared, events));
-    match finished {
-        Ok(code) => {
-            report.finish();
-            Ok(code)
-        }
-        Err(error) => {
-            Report::finish(report);
-            Err(error)
-        }
-    }
+    report.finish(&events);
+    finished
 }
 
 fn list(session: &Session, args: &RunArgs, selected: &Selected) -> u8 {

@@ -99,7 +99,7 @@ impl Session {
         Printer::new(std::io::stdout(), &self.redactor)
     }
 
-    /// Starts the run's report. It ends when the last clone of the sink is gone.
+    /// Starts the run's report; [`Report::finish`] ends it.
     pub(super) fn report(&self, run: &RunId) -> (Sink, Report) {
         let (sink, mut events) = Sink::new(run.clone());
         let is_terminal = std::io::stdout().is_terminal();
@@ -148,8 +148,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Waits until all is written. The sink and its clones must be gone.
-    pub(super) fn finish(self) {
+    /// Says that nothing comes any more, and waits until all is written.
+    pub(super) fn finish(self, events: &Sink) {
+        events.close();
         // A closed pipe is the reader's choice; the run's end stands in the journal and in the exit code.
         let _ = self.thread.join();
     }

@@ -12,7 +12,7 @@ use crate::model::{HostName, RunId, StepRef};
 #[derive(Debug, Clone)]
 pub struct Sink {
     run: RunId,
-    state: Arc<Mutex<(u64, UnboundedSender<Event>)>>,
+    state: Arc<Mutex<(u64, Option<UnboundedSender<Event>>)>>,
 }
 
 impl Sink {
@@ -20,7 +20,7 @@ impl Sink {
     #[must_use]
     pub fn new(run: RunId) -> (Self, UnboundedReceiver<Event>) {
         let (sender, receiver) = unbounded_channel();
-        (Self { run, state: Arc::new(Mutex::new((0, sender))) }, receiver)
+        (Self { run, state: Arc::new(Mutex::new((0, Some(sender)))) }, receiver)
     }
 
     /// Hands one event in.
@@ -36,7 +36,14 @@ impl Sink {
             kind,
         };
         // Nobody listens any more when the reporter is gone: the run goes on, the journal has it all.
-        let _ = state.1.send(event);
+        if let Some(sender) = &state.1 {
+            let _ = sender.send(event);
+        }
+    }
+
+    /// Says that nothing comes any more, whoever still holds a clone.
+    pub fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
     }
 
     /// A warning that concerns a host, or the run.
