@@ -157,6 +157,12 @@ impl HostPhase {
             (Prepared | Acting(_) | Between(_) | Halted(_), HostStatus::Owed) => Owed(OwedIn::Forward),
             (Committing, HostStatus::Owed) => Owed(OwedIn::Committing),
             (Undoing, HostStatus::Owed) => Owed(OwedIn::Undoing),
+            // The same word again, by who looked once more.
+            (New, HostStatus::Changed | HostStatus::Ok)
+            | (Held, HostStatus::Failed)
+            | (Old, HostStatus::RolledBack | HostStatus::Failed)
+            | (Dirty, HostStatus::Dirty)
+            | (Owed(_), HostStatus::Owed) => self,
             _ => return None,
         })
     }

@@ -59,7 +59,8 @@ pub enum Record {
         /// What its credential files hold before the run.
         credentials: Vec<CredentialState>,
     },
-    /// Of a host, or of the batch or run when there is none: a step is about to act.
+    /// Of a host, or of the batch or run when there is none: a step is about to act. Steps that only look at a
+    /// host need none; of a host that is not prepared the table allows none.
     StepStarted {
         /// Which.
         step: StepRef,
@@ -83,7 +84,7 @@ pub enum Record {
         /// Those of its hosts that are let go.
         hosts: Vec<HostName>,
     },
-    /// Of a host: the way back begins, or begins again.
+    /// Of a host: the way back begins, or begins again; also when the host's own guard went it and is looked at.
     UndoStarted {
         /// Why.
         reason: String,

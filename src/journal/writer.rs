@@ -52,7 +52,7 @@ enum Way {
     /// To the writer's thread.
     Thread(Sender<Message>),
     /// Written at once by whoever appends: for simulations with thousands of journals.
-    Inline(Mutex<Writer>),
+    Inline(Box<Mutex<Writer>>),
 }
 
 enum Message {
@@ -93,7 +93,7 @@ impl Journal {
     ) -> Result<Self, JournalError> {
         let mut writer = Writer::new(medium, state, head);
         writer.begin(&run)?;
-        Ok(Self { run, way: Arc::new(Way::Inline(Mutex::new(writer))) })
+        Ok(Self { run, way: Arc::new(Way::Inline(Box::new(Mutex::new(writer)))) })
     }
 
     /// Whose journal it is.

@@ -17,7 +17,8 @@ pub struct Human<W: Write> {
 impl<W: Write> Human<W> {
     /// Writes through this printer; `cli` decides whether colours are allowed there.
     pub fn new(printer: Printer<W>, colour: bool) -> Self {
-        Self { printer, lines: Lines::default(), colour }
+        let lines = Lines::new(printer.redactor());
+        Self { printer, lines, colour }
     }
 }
 

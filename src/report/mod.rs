@@ -35,3 +35,6 @@ pub trait Reporter: Send {
     /// The first fault of the output.
     fn finish(&mut self) -> io::Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

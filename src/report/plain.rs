@@ -3,13 +3,18 @@
 use std::io::{self, Write};
 
 use super::line::{Line, Role};
-use super::sanitize::{FIELD, line as clean};
-use super::{Printer, Reporter, recap::Recap};
+use super::recap::Recap;
+use super::sanitize::{self, FIELD};
+use super::{Printer, Reporter};
 use crate::event::{Event, EventKind};
-use crate::model::StepRef;
+use crate::model::{HostName, StepRef};
+use crate::secret::Redactor;
 
 /// The widest that the column of host names gets.
 const NAME_WIDTH: usize = 32;
+
+/// The longest status words are `rolled-back` and `unreachable`.
+const STATUS_WIDTH: usize = 11;
 
 /// Tells each event in a line of plain text, and the recap at the end.
 #[derive(Debug)]
@@ -21,7 +26,8 @@ pub struct Plain<W: Write> {
 impl<W: Write> Plain<W> {
     /// Writes through this printer.
     pub fn new(printer: Printer<W>) -> Self {
-        Self { printer, lines: Lines::default() }
+        let lines = Lines::new(printer.redactor());
+        Self { printer, lines }
     }
 }
 
@@ -38,22 +44,38 @@ impl<W: Write + Send> Reporter for Plain<W> {
 }
 
 /// The fold behind [`Plain`] and [`Human`](super::Human): from events to lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
+    cleaner: Cleaner,
     width: usize,
     recap: Recap,
 }
 
+/// Makes free text fit for a line. It is redacted before it is cut, so that no half of a secret is left over.
+#[derive(Debug)]
+pub(super) struct Cleaner(Redactor);
+
+impl Cleaner {
+    pub(super) fn field(&self, text: &str) -> String {
+        let whole = sanitize::line(text, usize::MAX);
+        sanitize::line(&self.0.redact(&whole), FIELD).into_owned()
+    }
+}
+
 impl Lines {
+    pub(super) fn new(redactor: &Redactor) -> Self {
+        Self { cleaner: Cleaner(redactor.clone()), width: 0, recap: Recap::default() }
+    }
+
     pub(super) fn of(&mut self, event: &Event) -> Vec<Line> {
         self.recap.event(event);
         match &event.kind {
             EventKind::RunStarted { command, playbook, hosts, batches } => {
                 self.width = hosts.iter().map(|h| h.as_str().len()).max().unwrap_or_default().min(NAME_WIDTH);
-                let head = Line::new().push(Role::Strong, format!("{} {}", clean(command, FIELD), event.run));
+                let head = Line::new().push(Role::Strong, format!("{} {}", self.cleaner.field(command), event.run));
                 vec![head.text(format!(
                     ": {}, {}, {}",
-                    clean(playbook, FIELD),
+                    self.cleaner.field(playbook),
                     count(hosts.len(), "host", "hosts"),
                     count(*batches as usize, "batch", "batches")
                 ))]
@@ -61,16 +83,14 @@ impl Lines {
             EventKind::HostReady { detail } => vec![self.row(event, (Role::Faint, "ready"), detail)],
             EventKind::StepPlanned { status, detail, diff } => {
                 let mut lines = vec![self.row(event, ((*status).into(), status.as_str()), &titled(event, detail))];
-                lines.extend(diff.iter().map(|text| diff_line(text)));
+                lines.extend(diff.iter().map(|text| diff_line(&self.cleaner.field(text))));
                 lines
             }
             EventKind::BatchStarted { batch, of, hosts } => {
-                let names: Vec<&str> = hosts.iter().map(crate::model::HostName::as_str).collect();
-                vec![
-                    Line::new()
-                        .push(Role::Strong, format!("batch {batch}/{of}"))
-                        .text(format!(": {}", names.join(", "))),
-                ]
+                let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+                let head = Line::new().push(Role::Strong, format!("batch {batch}/{of}"));
+                let count = count(hosts.len(), "host", "hosts");
+                vec![head.text(format!(", {count}: {}", self.cleaner.field(&names.join(", "))))]
             }
             EventKind::BatchFinished { batch, of, hosts_done, hosts_total } => {
                 let head = Line::new().push(Role::Strong, format!("batch {batch}/{of}"));
@@ -95,11 +115,14 @@ impl Lines {
                 vec![self.row(event, ((*status).into(), status.as_str()), &text)]
             }
             EventKind::HostFinished { result } => {
-                let reason = result.reason.as_deref().unwrap_or_default();
-                vec![self.row(event, (result.status.into(), result.status.as_str()), &format!("= {reason}"))]
+                let text = match &result.reason {
+                    Some(reason) => format!("settled: {reason}"),
+                    None => "settled".to_owned(),
+                };
+                vec![self.row(event, (result.status.into(), result.status.as_str()), &text)]
             }
             EventKind::Warning { message } => vec![self.row(event, (Role::Caution, "warning"), message)],
-            EventKind::RunFinished { .. } => self.recap.lines(event),
+            EventKind::RunFinished { .. } => self.recap.lines(event, &self.cleaner),
         }
     }
 
@@ -108,8 +131,8 @@ impl Lines {
         let host = event.host.as_ref().map_or("*", |host| host.as_str());
         Line::new()
             .push(Role::Strong, format!("{host:<width$}  ", width = self.width))
-            .push(role, format!("{status:<8}"))
-            .text(format!("  {}", clean(text, FIELD)))
+            .push(role, format!("{status:<STATUS_WIDTH$}"))
+            .text(format!("  {}", self.cleaner.field(text)))
     }
 }
 
@@ -132,7 +155,7 @@ fn diff_line(text: &str) -> Line {
         Some(b'-') => Role::Bad,
         _ => Role::Faint,
     };
-    Line::new().push(role, format!("    {}", clean(text, FIELD)))
+    Line::new().push(role, format!("    {text}"))
 }
 
 pub(super) fn count(n: usize, one: &str, many: &str) -> String {

@@ -3,20 +3,20 @@
 use std::fmt::Write as _;
 
 use super::line::{Line, Role};
-use super::plain::count;
-use super::sanitize::{FIELD, line as clean};
+use super::plain::Cleaner;
+use super::sanitize::line as clean;
 use crate::event::{Event, EventKind};
 use crate::model::{CredentialState, Fingerprint, HostResult, HostStatus};
 
 /// A command to mend a host is shown whole; this only keeps a hostile one from filling the screen.
-const COMMAND: usize = 8192;
+const COMMAND: usize = 64 * 1024;
 
 /// What the recap needs to remember of the events before it.
 #[derive(Debug, Default)]
 pub(super) struct Recap {
     batch: u32,
     batches: u32,
-    /// Hosts settled so far; set by batches and counted by hosts, since a cut off batch never finishes.
+    /// Hosts whose end state was read back.
     settled: usize,
 }
 
@@ -26,7 +26,9 @@ impl Recap {
             EventKind::RunStarted { batches, .. } => self.batches = *batches,
             EventKind::BatchStarted { batch, of, .. } => (self.batch, self.batches) = (*batch, *of),
             EventKind::RunFinished { hosts, .. } => {
-                let reached = |host: &&HostResult| !matches!(host.status, HostStatus::Skipped | HostStatus::Owed);
+                let reached = |host: &&HostResult| {
+                    !matches!(host.status, HostStatus::Skipped | HostStatus::Unreachable | HostStatus::Owed)
+                };
                 self.settled = hosts.iter().filter(reached).count();
             }
             _ => {}
@@ -34,11 +36,11 @@ impl Recap {
     }
 
     /// The lines for the last event; none for any other.
-    pub(super) fn lines(&self, event: &Event) -> Vec<Line> {
+    pub(super) fn lines(&self, event: &Event, cleaner: &Cleaner) -> Vec<Line> {
         let EventKind::RunFinished { status, exit_code, hosts } = &event.kind else { return Vec::new() };
         let names = width(hosts.iter().map(|host| host.host.as_str()));
         let words = width(hosts.iter().map(|host| host.status.as_str()));
-        let changes: Vec<String> = hosts.iter().map(|host| credentials(&host.credentials)).collect();
+        let changes: Vec<String> = hosts.iter().map(|host| credentials(&host.credentials, cleaner)).collect();
         let marks = width(changes.iter().map(String::as_str));
         let mut lines = vec![Line::new(), Line::new().push(Role::Strong, "recap")];
         for (host, change) in hosts.iter().zip(&changes) {
@@ -46,7 +48,7 @@ impl Recap {
                 .push(Role::Strong, format!("{:<names$}  ", host.host))
                 .push(host.status.into(), format!("{:<words$}", host.status))
                 .text(format!("  {change:<marks$}"));
-            lines.push(line.text(format!("  {}", clean(host.reason.as_deref().unwrap_or_default(), FIELD))));
+            lines.push(line.text(format!("  {}", cleaner.field(host.reason.as_deref().unwrap_or_default()))));
         }
         let (batch, of, settled, all) = (self.batch, self.batches, self.settled, hosts.len());
         lines.push(
@@ -56,7 +58,7 @@ impl Recap {
         );
         for host in hosts {
             let note = |note: &String| {
-                Line::new().push(Role::Caution, "note").text(format!("  {}: {}", host.host, clean(note, FIELD)))
+                Line::new().push(Role::Caution, "note").text(format!("  {}: {}", host.host, cleaner.field(note)))
             };
             lines.extend(host.notes.iter().map(note));
         }
@@ -78,7 +80,7 @@ fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
 }
 
 /// `sha256:old -> sha256:new`; with its path when there are several files.
-fn credentials(states: &[CredentialState]) -> String {
+fn credentials(states: &[CredentialState], cleaner: &Cleaner) -> String {
     let mut out = String::new();
     for state in states {
         if !out.is_empty() {
@@ -86,7 +88,7 @@ fn credentials(states: &[CredentialState]) -> String {
         }
         if states.len() > 1 {
             // Writing into a string cannot fail.
-            let _ = write!(out, "{}: ", clean(&state.path, FIELD));
+            let _ = write!(out, "{}: ", cleaner.field(&state.path));
         }
         let short =
             |fingerprint: &Option<Fingerprint>| fingerprint.as_ref().map_or("none".to_owned(), Fingerprint::short);
@@ -137,11 +139,5 @@ fn mend(host: &HostResult, event: &Event) -> Vec<Line> {
     };
     let mut lines = vec![Line::new(), Line::new().push(Role::Bad, heading)];
     lines.extend(host.mend.iter().map(|command| Line::new().text(format!("    {}", clean(command, COMMAND)))));
-    if !host.mend.is_empty() {
-        lines.push(
-            Line::new()
-                .push(Role::Faint, format!("    # {} for {name}", count(host.mend.len(), "command", "commands"))),
-        );
-    }
     lines
 }

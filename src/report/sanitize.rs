@@ -8,39 +8,34 @@ use std::borrow::Cow;
 /// The most characters of one field of a line.
 pub const FIELD: usize = 400;
 
-/// One line: escape sequences and invisible characters go, line ends and tabs become blanks, and what is longer
-/// than `max` characters ends in `…`. Text to be redacted is redacted before it is cut.
+/// One line: escape sequences and invisible characters go, line ends and tabs between words become one blank, and
+/// what is longer than `max` characters ends in `…`. Text to be redacted is redacted before it is cut.
 #[must_use]
 pub fn line(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max && text.bytes().all(|b| matches!(b, 0x20..=0x7e)) {
         return Cow::Borrowed(text);
     }
-    let mut out = String::with_capacity(text.len().min(max * 4));
-    let mut left = max;
+    let mut out = String::with_capacity(text.len().min(max.saturating_mul(4)));
+    let (mut count, mut gap) = (0, false);
     clean(text, |c| {
-        let c = if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c };
-        if c == ' ' && out.ends_with(' ') {
+        if matches!(c, '\n' | '\t') {
+            gap = true;
             return true;
         }
-        if left <= 1 {
-            // One more than fits: the last place is for the mark. A text of exactly `max` is handled below.
-            if left == 1 {
-                left = 0;
-                out.push(c);
-                return true;
-            }
-            out.pop();
-            out.push('…');
-            return false;
+        if std::mem::take(&mut gap) && c != ' ' && !out.is_empty() && !out.ends_with(' ') {
+            out.push(' ');
+            count += 1;
         }
-        left -= 1;
         out.push(c);
-        true
+        count += 1;
+        // One more than fits, to know that there is more.
+        count <= max
     });
-    if max == 0 {
-        out.clear();
+    if count > max {
+        let keep = out.char_indices().nth(max.saturating_sub(1)).map_or(0, |(at, _)| at);
+        out.truncate(keep);
+        out.extend((max > 0).then_some('…'));
     }
-    out.truncate(out.trim_end().len());
     Cow::Owned(out)
 }
 
@@ -51,7 +46,7 @@ pub fn tail(text: &str, max_lines: usize, max: usize) -> Vec<String> {
     let mut lines: Vec<String> = text
         .lines()
         .rev()
-        .map(|part| line(part, max).into_owned())
+        .map(|part| line(part, max).trim_end().to_owned())
         .filter(|part| !part.is_empty())
         .take(max_lines)
         .collect();
@@ -123,11 +118,7 @@ fn skip_string(chars: &mut Chars<'_>) {
     while let Some(c) = chars.next_if(|c| !matches!(c, '\n' | '\r')) {
         match c {
             '\u{7}' | '\u{9c}' => return,
-            '\u{1b}' => {
-                if chars.next_if_eq(&'\\').is_some() {
-                    return;
-                }
-            }
+            '\u{1b}' if chars.next_if_eq(&'\\').is_some() => return,
             _ => {}
         }
     }
@@ -141,4 +132,67 @@ fn is_invisible(c: char) -> bool {
         | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
         | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_removed() {
+        let cases = [
+            ("plain text", "plain text"),
+            ("\u{1b}[31mred\u{1b}[0m", "red"),
+            ("\u{1b}[2J\u{1b}[1;1Hgone", "gone"),
+            ("\u{1b}]0;title\u{7}text", "text"),
+            ("\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\", "link"),
+            ("\u{1b}]52;c;never ended\nnext line", "next line"),
+            ("\u{1b}P1;2|data\u{1b}\\after", "after"),
+            ("\u{9b}31mred \u{9d}0;t\u{9c}x", "red x"),
+            ("\u{1b}(Bset \u{1b}cfull", "set full"),
+            ("a\rb\tc\u{8}\u{8}\u{7f}\0d", "a b cd"),
+            ("user\u{202e}txt.exe\u{2066}\u{200b}\u{feff}", "usertxt.exe"),
+            ("one\r\ntwo\u{2028}three\n", "one two three"),
+            ("Käse 日本 ✓", "Käse 日本 ✓"),
+            ("two  blanks \t x\n", "two  blanks  x"),
+            ("cut\u{1b}[", "cut"),
+            ("cut\u{1b}", "cut"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(line(text, 80), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn length_is_bounded_and_the_cut_is_marked() {
+        assert_eq!(line("abcdef", 6), "abcdef");
+        assert_eq!(line("abcdefg", 6), "abcde…");
+        assert_eq!(line("äöüäöü", 6), "äöüäöü");
+        assert_eq!(line("äöüäöüä", 6), "äöüäö…");
+        assert_eq!((line("ab", 1), line("ab", 0)), ("…".into(), "".into()));
+    }
+
+    #[test]
+    fn the_tail_is_what_was_said_last() {
+        assert_eq!(tail("one\n\ntwo\n\u{1b}[1mthree\u{1b}[m\n\n", 2, 80), ["two", "three"]);
+        assert_eq!(bytes(b"caf\xc3\xa9 \xff", 80), "café \u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_can_steer_a_terminal(text in any::<String>(), max in 0_usize..60) {
+            let out = line(&text, max);
+            prop_assert!(out.chars().count() <= max);
+            prop_assert!(!out.chars().any(|c| c.is_control() || is_invisible(c)), "{out:?}");
+            prop_assert_eq!(line(&out, max), out.clone(), "cleaning twice changes nothing");
+        }
+
+        #[test]
+        fn no_bytes_can_either(text in "[\\x1b\\[\\]P\\\\0-9;mA\u{7}\u{9b}\u{9c}\u{202e}\n ]{0,40}") {
+            let out = line(&text, 100);
+            prop_assert!(!out.chars().any(|c| c.is_control() || is_invisible(c)), "{out:?}");
+        }
+    }
 }
