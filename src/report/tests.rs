@@ -31,7 +31,8 @@ fn redactor() -> Redactor {
 
 /// The events in each format: plain, coloured, JSON lines.
 fn shown(events: &[Event]) -> String {
-    let make: [(&str, fn(Printer<Sink>) -> Box<dyn Reporter>); 3] = [
+    type Make = fn(Printer<Sink>) -> Box<dyn Reporter>;
+    let make: [(&str, Make); 3] = [
         ("plain", |printer| Box::new(Plain::new(printer))),
         ("human", |printer| Box::new(Human::new(printer, true))),
         ("jsonl", |printer| Box::new(Jsonl::new(printer))),
@@ -206,6 +207,17 @@ fn a_check_shows_what_would_change() {
     let (status, detail) = (StepStatus::Changed, "would set one key".into());
     story.add(Some("runner-01"), Some(step(3)), EventKind::StepPlanned { status, detail, diff });
     insta::assert_snapshot!(shown(&story.events));
+}
+
+#[test]
+fn half_a_secret_leaves_no_half_of_an_escape() {
+    let mut story = Story::new(&["runner-01"], 1);
+    // Cut off behind its backslash, which JSON doubles.
+    let cut = TOKEN.split_inclusive('\\').next().unwrap();
+    assert!(cut.len() >= 16);
+    story.host("runner-01", EventKind::Warning { message: format!("read {cut}") });
+    let text = shown(&story.events);
+    assert!(text.contains("\"message\":\"read [secret sha256:051dfd04b1ef]\""), "{text}");
 }
 
 #[test]

@@ -153,6 +153,12 @@ impl Matcher {
                 }
             }
         }
+        // What stands there whole may end as it begins; it is not cut in two.
+        for hit in self.hits(text) {
+            if hit.start < from && from < hit.end {
+                from = hit.start;
+            }
+        }
         text.len() - from
     }
 }

@@ -118,12 +118,12 @@ mod tests {
     #[test]
     fn escapes_are_undone_and_lead_back() {
         assert_eq!(undone("a%2Fb%2fc%zz%"), ["a%2Fb%2fc%zz%", "a/b/c%zz%", "a/b/c%zz%"]);
-        assert_eq!(undone(r#"\u0026\"\\\/\x41\n"#).get(1).unwrap(), r#"&"\/A\n"#);
-        assert_eq!(undone(r"\ud83d\ude00\u{1f600}\ud83d").get(1).unwrap(), r"😀😀\ud83d");
+        assert_eq!(undone(r#"\u0026\"\\\/\x41\n"#)[1], r#"&"\/A\n"#);
+        assert_eq!(undone(r"\ud83d\ude00\u{1f600}\ud83d")[1], r"😀😀\ud83d");
         assert_eq!(undone("a%252Fb").last().unwrap(), "a/b");
         let text = b"x%2Fy";
         let views = View::all(text);
-        assert_eq!(views.get(1).unwrap().source(1, 2), (1, 4));
-        assert_eq!(views.get(1).unwrap().source(2, 3), (4, 5));
+        assert_eq!(views[1].source(1, 2), (1, 4));
+        assert_eq!(views[1].source(2, 3), (4, 5));
     }
 }

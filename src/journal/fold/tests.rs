@@ -50,7 +50,7 @@ fn a_run_that_went_well() {
 
 #[test]
 fn a_run_that_was_cut_off_in_a_step_and_taken_back() {
-    let mut names = FORWARD.get(..5).unwrap().to_vec();
+    let mut names = FORWARD[..5].to_vec();
     let state = RunState::fold(&named(&names)).unwrap();
     assert!(state.needs_settling());
     assert_eq!(state.unsettled().count(), 1);
@@ -116,7 +116,7 @@ proptest! {
         state.apply(&entry(1, all.first().unwrap().1.clone())).unwrap();
         legal.push(entry(1, all.first().unwrap().1.clone()));
         for pick in picks {
-            let (_, record) = all.get(pick % all.len()).unwrap();
+            let (_, record) = &all[pick % all.len()];
             let next = entry(state.last_seq + 1, record.clone());
             let before = state.clone();
             match state.apply(&next) {
@@ -126,7 +126,7 @@ proptest! {
         }
         prop_assert_eq!(RunState::fold(&legal).unwrap(), state);
         for end in 0..legal.len() {
-            prop_assert!(RunState::fold(legal.get(..end).unwrap()).is_ok(), "every beginning of a legal history is legal");
+            prop_assert!(RunState::fold(&legal[..end]).is_ok(), "every beginning of a legal history is legal");
         }
     }
 }

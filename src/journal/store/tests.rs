@@ -104,11 +104,11 @@ async fn a_journal_cut_anywhere_is_read_up_to_its_last_whole_line_and_goes_on() 
     let whole = std::fs::read(&path).unwrap();
     let full = store.read(&id).unwrap();
     for cut in 0..=whole.len() {
-        let bytes = whole.get(..cut).unwrap();
+        let bytes = &whole[..cut];
         std::fs::write(&path, bytes).unwrap();
         let log = store.read(&id).unwrap();
         let lines = bytes.iter().filter(|&&b| b == b'\n').count();
-        assert_eq!(log.entries, full.entries.get(..lines.saturating_sub(1)).unwrap(), "cut at {cut}");
+        assert_eq!(log.entries, full.entries[..lines.saturating_sub(1)], "cut at {cut}");
         assert_eq!(log.torn, !bytes.is_empty() && !bytes.ends_with(b"\n"), "cut at {cut}");
         let (journal, state) = store.reopen(&id, "resume", &by()).unwrap();
         assert_eq!(state, RunState::fold(&log.entries).unwrap());
@@ -131,8 +131,8 @@ async fn a_changed_line_is_found() {
     let last = whole.trim_end().rfind('\n').unwrap();
     for at in 0..last {
         let mut bytes = whole.clone().into_bytes();
-        *bytes.get_mut(at).unwrap() ^= 1;
-        let line = bytes.get(..at).unwrap().iter().filter(|&&b| b == b'\n').count() as u64 + 1;
+        bytes[at] ^= 1;
+        let line = bytes[..at].iter().filter(|&&b| b == b'\n').count() as u64 + 1;
         match Log::parse(&path, &bytes).unwrap_err() {
             JournalError::NotAJournal { .. } | JournalError::NewerFormat { .. } => assert_eq!(line, 1, "byte {at}"),
             JournalError::BadLine { line: told, .. } | JournalError::BrokenChain { line: told } => {

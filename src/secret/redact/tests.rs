@@ -134,6 +134,16 @@ fn json_values_are_redacted_before_they_are_escaped() {
 }
 
 #[test]
+fn a_secret_that_ends_as_it_begins_is_not_cut_by_a_flush() {
+    let mut out = Vec::new();
+    let mut writer = redactor(&["$##(#00$"]).writer(&mut out);
+    writer.write_all(b"x $##(#00$").unwrap();
+    writer.flush().unwrap();
+    drop(writer);
+    assert_eq!(String::from_utf8(out).unwrap(), format!("x {}", label("$##(#00$")));
+}
+
+#[test]
 fn a_flush_lets_a_prompt_through_but_no_beginning_of_a_secret() {
     let mut out = Vec::new();
     let mut writer = redactor(&["test-token-0123456789"]).writer(&mut out);
@@ -188,7 +198,7 @@ fn log_events_are_redacted() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_secret_survives_any_split(
