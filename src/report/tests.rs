@@ -221,6 +221,15 @@ fn half_a_secret_leaves_no_half_of_an_escape() {
 }
 
 #[test]
+fn a_long_text_is_redacted_before_it_is_cut() {
+    let mut story = Story::new(&["runner-01"], 1);
+    let message = format!("{}{TOKEN}", "x ".repeat(sanitize::FIELD / 2 - 6));
+    story.host("runner-01", EventKind::Warning { message });
+    let text = shown(&story.events);
+    assert!(!text.contains("test-tok") && text.contains("[secret"), "{text}");
+}
+
+#[test]
 fn a_closed_pipe_is_told_at_the_end_and_stops_nothing() {
     struct Closed;
     impl io::Write for Closed {

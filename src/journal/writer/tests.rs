@@ -139,8 +139,10 @@ async fn nothing_is_written_after_a_fault_or_a_close() {
     assert!(matches!(journal.close().await, Err(JournalError::Broken(_))));
     assert_eq!(memory.log().entries.len(), 1);
 
-    let journal = threaded(&Memory::default());
+    let memory = Memory::default();
+    let journal = threaded(&memory);
     journal.append(None, record("run-started")).await.unwrap();
     assert_eq!(journal.close().await.unwrap().seq, 1);
+    assert_eq!(Arc::strong_count(&memory.bytes), 1, "the file, and with it the lock, is let go before the answer");
     assert!(matches!(journal.append(None, note()).await, Err(JournalError::Closed)));
 }

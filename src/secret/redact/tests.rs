@@ -66,7 +66,7 @@ fn wrapped_and_cut_off_output_shows_no_large_piece() {
     for line in redactor.redact(&wrapped).lines() {
         assert!(line.replace(&label(&long), "").len() < 16, "{line}");
     }
-    let cut = long.get(40..).unwrap();
+    let cut = &long[43..59];
     assert_eq!(redactor.redact(cut), label(&long));
 }
 
