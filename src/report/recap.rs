@@ -51,11 +51,10 @@ impl Recap {
             lines.push(line.text(format!("  {}", cleaner.field(host.reason.as_deref().unwrap_or_default()))));
         }
         let (batch, of, settled, all) = (self.batch, self.batches, self.settled, hosts.len());
-        lines.push(
-            Line::new()
-                .push(Role::Strong, format!("batch {batch}/{of}, {settled}/{all} hosts"))
-                .text(format!(": {}", counts(hosts))),
-        );
+        // A rollback has no batches to tell of.
+        let place = if batch > 0 { format!("batch {batch}/{of}, ") } else { String::new() };
+        let fleet = Line::new().push(Role::Strong, format!("{place}{settled}/{all} hosts"));
+        lines.push(fleet.text(format!(": {}", counts(hosts))));
         for host in hosts {
             let note = |note: &String| {
                 Line::new().push(Role::Caution, "note").text(format!("  {}: {}", host.host, cleaner.field(note)))
