@@ -1,3 +1,5 @@
+//! Whole histories and random ones, folded.
+
 use proptest::prelude::*;
 
 use super::*;

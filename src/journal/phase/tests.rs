@@ -1,3 +1,5 @@
+//! Every phase with every record.
+
 use std::fmt::Write as _;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Real directories: modes, locks, torn and changed journals.
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;

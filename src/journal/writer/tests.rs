@@ -1,3 +1,5 @@
+//! The writer on a medium that can be stopped and made to fail.
+
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,3 +1,5 @@
+//! Secrets in every form, some of them made by other programs, and in pieces.
+
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
