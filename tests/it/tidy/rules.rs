@@ -10,7 +10,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("journal", &["event", "model"]),
     ("load", &["model"]),
     ("plan", &["model"]),
-    ("report", &["event", "model"]),
+    ("report", &["event", "model", "secret"]),
     ("remote", &["model"]),
     ("service", &["model"]),
     ("step", &["model", "remote", "secret", "service"]),
