@@ -39,7 +39,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(&at("/actions/jobs/{id}/logs"), get(job_log))
         .route(&at("/actions/tasks"), get(tasks))
         .route(&at("/actions/runners/jobs"), get(open_jobs))
-        .route(&at("/actions/secrets"), get(secrets))
+        .route(&at("/actions/{kind}"), get(stored))
+        .route("/api/v1/orgs/{org}/actions/{kind}", get(stored_by_org))
         .route("/api/v1/packages/{owner}/container/{name}/{tag}", get(package))
         .route("/api/v1/packages/{owner}/container/{name}/{tag}/files", get(package_files))
         .with_state(shared)
@@ -163,14 +164,51 @@ async fn contents(
     }))
 }
 
-async fn secrets(State(app): App, Path((owner, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+/// A page of names, as lists of secrets and variables give them. A variable's value comes along.
+fn named(names: &[String], params: &BTreeMap<String, String>) -> Response {
+    let number = |key: &str, usual: usize| params.get(key).and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(50));
+    let row = |name: &String| json!({"name": name, "data": "value", "created_at": "2026-01-01T00:00:00Z"});
+    let rows = names.iter().skip((page - 1) * limit).take(limit).map(row);
+    Json(rows.collect::<Vec<_>>()).into_response()
+}
+
+async fn stored(
+    State(app): App,
+    Path((owner, name, kind)): Path<(String, String, String)>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Response {
     let world = app.world();
     answer(seen(&world, &headers, (&owner, &name)).map(|(repo, who)| {
         if !who.is_some_and(|who| who.owner) {
-            return refuse(StatusCode::FORBIDDEN, "user should be an owner or a collaborator with admin write");
+            return refuse(StatusCode::FORBIDDEN, "user should be the owner of the repo");
         }
-        let secret = |name: &String| json!({"name": name, "created_at": "2026-01-01T00:00:00Z"});
-        Json(repo.secrets.iter().map(secret).collect::<Vec<_>>()).into_response()
+        match kind.as_str() {
+            "secrets" => named(&repo.secrets, &params),
+            "variables" => named(&repo.variables, &params),
+            _ => unknown(),
+        }
+    }))
+}
+
+async fn stored_by_org(
+    State(app): App,
+    Path((_org, kind)): Path<(String, String)>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Response {
+    let world = app.world();
+    answer(account(&world, &headers).map(|who| {
+        let Some((secrets, variables)) = &world.organisation else { return not_found() };
+        if !who.is_some_and(|who| who.owner) {
+            return refuse(StatusCode::FORBIDDEN, "Must be an organization owner");
+        }
+        match kind.as_str() {
+            "secrets" => named(secrets, &params),
+            "variables" => named(variables, &params),
+            _ => unknown(),
+        }
     }))
 }
 

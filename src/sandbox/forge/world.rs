@@ -79,6 +79,8 @@ pub struct Repo {
     pub jobs: Vec<String>,
     /// Names of stored secrets.
     pub secrets: Vec<String>,
+    /// Names of stored variables.
+    pub variables: Vec<String>,
 }
 
 impl Repo {
@@ -96,6 +98,7 @@ impl Repo {
             inputs: Vec::new(),
             jobs: vec!["build".to_owned()],
             secrets: Vec::new(),
+            variables: Vec::new(),
         }
     }
 }
@@ -172,13 +175,23 @@ pub struct World {
     pub runs: Vec<Run>,
     /// The packages.
     pub packages: Vec<Package>,
+    /// Names of the organisation's secrets and variables; `None`: the owner is a user.
+    pub organisation: Option<(Vec<String>, Vec<String>)>,
     next: u64,
 }
 
 impl World {
     pub(super) fn new(version: Version, accounts: Vec<Account>) -> Self {
         // Ids of runs start far from their numbers, so that taking one for the other does not go unseen.
-        Self { version, accounts, repos: Vec::new(), runs: Vec::new(), packages: Vec::new(), next: 1000 }
+        Self {
+            version,
+            accounts,
+            repos: Vec::new(),
+            runs: Vec::new(),
+            packages: Vec::new(),
+            organisation: None,
+            next: 1000,
+        }
     }
 
     fn id(&mut self) -> u64 {

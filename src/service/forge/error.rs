@@ -30,7 +30,7 @@ pub enum VerifyError {
         reason: String,
     },
     /// It cannot be said whether the dispatch was accepted, or which run it started.
-    #[error("the dispatched run cannot be told: {reason}")]
+    #[error("the dispatched run cannot be told: {reason}; a run may be under way and still publish")]
     Untold {
         /// Why.
         reason: String,
@@ -224,6 +224,12 @@ impl VerifyError {
     #[must_use]
     pub fn is_auth(&self) -> bool {
         matches!(self, Self::Auth(_))
+    }
+
+    /// Whether it concerns every host alike: another host would fail the same way.
+    #[must_use]
+    pub fn is_common(&self) -> bool {
+        matches!(self, Self::Spec(_) | Self::Auth(_) | Self::NotReady(_) | Self::Refused { .. })
     }
 
     /// Sorts an error from before the dispatch.

@@ -6,9 +6,12 @@
 
 mod dispatch;
 mod error;
+mod image;
+mod jobs;
 mod preflight;
 mod progress;
 mod run;
+mod stored;
 mod target;
 mod tasks;
 mod verify;
@@ -23,9 +26,12 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::{AuthProblem, Leftover, NotReady, TimedOut, VerifyError};
+pub use self::image::{ImageProof, Pushed};
+pub use self::jobs::JobSeen;
 pub use self::preflight::Preflight;
 pub use self::progress::Progress;
 pub use self::run::{RunRef, RunState};
+pub use self::stored::StoredNames;
 pub use self::verify::Published;
 pub use self::version::{Product, ServerVersion};
 use crate::model::{Service, VerifyPublish};
@@ -46,6 +52,9 @@ pub trait Forge: Send + Sync {
         progress: &'a mut (dyn FnMut(Progress) + Send),
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Published, VerifyError>>;
+
+    /// Lists under which names secrets and variables are stored for the jobs of a repository (`owner/name`).
+    fn stored_names<'a>(&'a self, repo: &'a str) -> BoxFuture<'a, Result<StoredNames, VerifyError>>;
 }
 
 /// How patiently a forge is asked.
@@ -142,5 +151,9 @@ impl Forge for ForgeClient {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Published, VerifyError>> {
         Box::pin(async move { self.verify(spec, progress, &cancel).await })
+    }
+
+    fn stored_names<'a>(&'a self, repo: &'a str) -> BoxFuture<'a, Result<StoredNames, VerifyError>> {
+        Box::pin(self.names(repo))
     }
 }

@@ -18,6 +18,8 @@ use crate::service::http::{HttpError, Method, Request, clean};
 /// One job that a runner has taken.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Task {
+    #[serde(default)]
+    pub(super) id: u64,
     pub(super) run_number: u64,
     #[serde(default)]
     pub(super) name: String,
@@ -60,13 +62,8 @@ impl ForgeClient {
         Ok(views.into_iter().find(|view| view.run.number == Some(number)))
     }
 
-    async fn view_by_tasks(
-        &self,
-        target: &Target,
-        abilities: Abilities,
-        started: &Started,
-        number: u64,
-    ) -> Result<RunView, HttpError> {
+    /// The tasks of a run, newest first.
+    pub(super) async fn tasks_by_number(&self, target: &Target, number: u64) -> Result<Vec<Task>, HttpError> {
         let mut tasks: Vec<Task> = Vec::new();
         for page in 1..=PAGES {
             let path = target.path(&["actions", "tasks"]);
@@ -79,6 +76,17 @@ impl ForgeClient {
                 break;
             }
         }
+        Ok(tasks)
+    }
+
+    async fn view_by_tasks(
+        &self,
+        target: &Target,
+        abilities: Abilities,
+        started: &Started,
+        number: u64,
+    ) -> Result<RunView, HttpError> {
+        let tasks = self.tasks_by_number(target, number).await?;
         let Some(mut view) = folded(&tasks) else {
             return Ok(untaken(started, number, target));
         };

@@ -7,6 +7,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::{Mark, Started};
+use super::image::{Image, ImageProof, Pushed, compare};
+use super::jobs::JobSeen;
 use super::preflight::Preflight;
 use super::run::{RunRef, RunState, RunView};
 use super::target::Target;
@@ -34,6 +36,10 @@ pub struct Published {
     pub started: Option<Timestamp>,
     /// When it ended, by the server's clock.
     pub stopped: Option<Timestamp>,
+    /// Its jobs, and on which runner they ran, as far as the server tells.
+    pub jobs: Vec<JobSeen>,
+    /// The image before and after, where the step names one.
+    pub image: Option<ImageProof>,
     /// Things worth knowing.
     pub notes: Vec<String>,
 }
@@ -57,6 +63,7 @@ struct Sent {
     abilities: Abilities,
     server: String,
     mark: Mark,
+    image: Option<Image>,
 }
 
 impl ForgeClient {
@@ -113,7 +120,12 @@ impl ForgeClient {
 impl Flight<'_> {
     async fn fly(&mut self) -> Result<Published, VerifyError> {
         let client = self.client;
+        let image = self.spec.image.as_deref().map(Image::parse).transpose()?;
         let (preflight, target, abilities) = client.look(self.spec).await?;
+        let before = match &image {
+            Some(image) => client.pushed_before(image).await?,
+            None => None,
+        };
         let mark = client.mark(&target, abilities).await.map_err(VerifyError::asking)?;
         (self.progress)(Progress::Ready {
             server: preflight.server.to_string(),
@@ -121,13 +133,28 @@ impl Flight<'_> {
             git_ref: preflight.git_ref.clone(),
             commit: preflight.commit.clone(),
         });
-        let sent = Sent { target: target.clone(), abilities, server: preflight.server.to_string(), mark };
+        let sent = Sent {
+            target: target.clone(),
+            abilities,
+            server: preflight.server.to_string(),
+            mark,
+            image: image.clone(),
+        };
         self.sent = Some(sent.clone());
         let started = client.start(&target, &self.spec.inputs, abilities, mark, self.progress).await?;
         self.run = Some(started.run.clone());
         (self.progress)(Progress::Dispatched { run: started.run.clone() });
         let view = self.watch(&sent, &started).await?;
-        Ok(published(preflight, view))
+        let proof = match &image {
+            Some(image) => Some(self.prove(image, before, &view).await?),
+            None => None,
+        };
+        let mut published = published(&preflight, view.clone(), proof);
+        match client.jobs_of(&target, preflight.server.product, abilities, &view).await {
+            Ok(jobs) => published.jobs = jobs,
+            Err(error) => published.notes.push(format!("it is not known on which runner it ran: {error}")),
+        }
+        Ok(published)
     }
 
     /// Waits for the run's end.
@@ -167,6 +194,26 @@ impl Flight<'_> {
             }
             sleep(jittered(pause)).await;
             pause = (pause * 3 / 2).min(config.poll_longest);
+        }
+    }
+
+    /// Looks at the image after the run.
+    async fn prove(
+        &mut self,
+        image: &Image,
+        before: Option<Pushed>,
+        view: &RunView,
+    ) -> Result<ImageProof, VerifyError> {
+        let unverified = |reason| VerifyError::Unverified { run: view.run.clone(), reason };
+        loop {
+            match self.client.pushed(image).await {
+                Ok(after) => return compare(image, before, after, view).map_err(unverified),
+                Err(error) if error.is_passing() => {
+                    (self.progress)(Progress::Unanswered { reason: error.to_string() });
+                }
+                Err(error) => return Err(unverified(format!("`{image}` cannot be looked at: {error}"))),
+            }
+            sleep(jittered(self.client.config().poll_longest)).await;
         }
     }
 
@@ -246,9 +293,10 @@ fn judge(view: RunView, sent: &Sent) -> Result<RunView, VerifyError> {
         return Err(VerifyError::Untold { reason });
     }
     match view.state {
-        RunState::Success if view.partial => {
+        // A new push of the image shows what the list of jobs cannot.
+        RunState::Success if view.partial && sent.image.is_none() => {
             let reason = format!(
-                "{} shows only jobs that a runner has taken, so it cannot be told that all have ended",
+                "{} shows only jobs that a runner has taken, so it cannot be told that all have ended; give `image`",
                 sent.server
             );
             Err(VerifyError::Unverified { run: view.run, reason })
@@ -258,20 +306,25 @@ fn judge(view: RunView, sent: &Sent) -> Result<RunView, VerifyError> {
     }
 }
 
-fn published(preflight: Preflight, view: RunView) -> Published {
-    let mut notes = preflight.notes;
+fn published(preflight: &Preflight, view: RunView, image: Option<ImageProof>) -> Published {
+    let mut notes = preflight.notes.clone();
+    if view.partial {
+        notes.push("the server does not show whether all jobs have ended; the image was pushed".to_owned());
+    }
     if view.commit != preflight.commit {
         notes.push("the branch moved between the look and the dispatch".to_owned());
     }
     Published {
         server: preflight.server.to_string(),
         run: view.run,
-        workflow: preflight.workflow,
-        git_ref: preflight.git_ref,
+        workflow: preflight.workflow.clone(),
+        git_ref: preflight.git_ref.clone(),
         commit: view.commit,
         created: view.created,
         started: view.started,
         stopped: view.stopped,
+        jobs: Vec::new(),
+        image,
         notes,
     }
 }

@@ -1,9 +1,12 @@
 //! The forge client against the stand-in: simulated servers, every version, lost answers.
 
+mod proof;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use keyswap::model::{Service, VerifyPublish};
 use keyswap::sandbox::forge::{Account, Ending, Fault, FaultKind, Outcome, RunnerHook, Setup, StandIn, Version};
 use keyswap::service::forge::{
@@ -258,58 +261,59 @@ async fn other_endings_are_no_success() {
 
 #[tokio::test]
 async fn a_run_that_does_not_end_is_cancelled_where_that_can_be_done() {
-    for (how, words) in [
+    let hows = [
         (Ending::StuckWaiting, "no runner has taken it"),
-        (Ending::Blocked, "somebody must approve it"),
-        (Ending::NeverEnds, "still running"),
-    ] {
-        for version in WITH_RUNS {
-            let forge = ending(version, how).await;
-            let short = VerifyPublish { timeout: Duration::from_millis(300), ..spec() };
-            let (outcome, said) = verify(&forge, &short).await;
-            let Err(VerifyError::TimedOut(why)) = outcome else { panic!("{version:?} {how:?}: {outcome:?}") };
-            assert!(
-                version == Version::Gitea(25) || version == Version::Gitea(26) || why.to_string().contains(words),
-                "{why}"
-            );
-            assert!(said.iter().any(|progress| matches!(progress, Progress::Still { .. })), "{said:?}");
-            let TimedOut { left, .. } = *why;
-            let status = forge.world().runs[0].status;
-            if version == Version::Forgejo(16) {
-                assert!(matches!(left, Leftover::Cancelled(_)), "{left:?}");
-                assert_eq!(status, "cancelled");
-            } else {
-                assert!(matches!(left, Leftover::Running { .. }), "{left:?}");
-                assert_ne!(status, "cancelled");
-            }
+        (Ending::Blocked, "is still blocked"),
+        (Ending::NeverEnds, "is still running"),
+    ];
+    let cases = WITH_RUNS.into_iter().flat_map(|version| hows.map(|how| (version, how)));
+    let case = |(version, (how, words)): (Version, (Ending, &'static str))| async move {
+        let forge = ending(version, how).await;
+        let short = VerifyPublish { timeout: Duration::from_millis(600), ..spec() };
+        let (outcome, said) = verify(&forge, &short).await;
+        let Err(VerifyError::TimedOut(why)) = outcome else { panic!("{version:?} {how:?}: {outcome:?}") };
+        assert!(why.to_string().contains(words), "{why}");
+        if how == Ending::Blocked && version.is_forgejo() {
+            assert!(why.to_string().contains("somebody must approve it"), "{why}");
         }
-    }
+        assert!(said.iter().any(|progress| matches!(progress, Progress::Still { .. })), "{said:?}");
+        let TimedOut { left, .. } = *why;
+        let status = forge.world().runs[0].status;
+        if version == Version::Forgejo(16) {
+            assert!(matches!(left, Leftover::Cancelled(_)), "{left:?}");
+            assert_eq!(status, "cancelled");
+        } else {
+            assert!(matches!(left, Leftover::Running { .. }), "{left:?}");
+            assert_ne!(status, "cancelled");
+        }
+    };
+    join_all(cases.map(case)).await;
 }
 
 #[tokio::test]
 async fn a_lost_answer_to_the_dispatch_never_makes_two_runs() {
-    for version in WITH_RUNS {
-        for kind in [
-            FaultKind::LoseReply,
-            FaultKind::HangAfter,
-            FaultKind::Truncate,
-            FaultKind::Garble("<html>bad gateway</html>"),
-            FaultKind::Reset,
-            FaultKind::Hang,
-            FaultKind::Status(502),
-            FaultKind::Status(503),
-            FaultKind::Busy(0),
-        ] {
-            // Gitea 1.25 answers a dispatch without a body: there is nothing to truncate.
-            let forge = ending(version, Ending::Success).await;
-            forge.fault(Fault::once("POST", DISPATCH, kind.clone()));
-            let (outcome, _) = verify(&forge, &spec()).await;
-            let published = outcome.unwrap_or_else(|error| panic!("{version:?} {kind:?}: {error}"));
-            let world = forge.world();
-            assert_eq!(world.runs.len(), 1, "{version:?} {kind:?}");
-            assert_eq!(published.run.id, Some(world.runs[0].dispatched.id));
-        }
-    }
+    let kinds = [
+        FaultKind::LoseReply,
+        FaultKind::HangAfter,
+        FaultKind::Truncate,
+        FaultKind::Garble("<html>bad gateway</html>"),
+        FaultKind::Reset,
+        FaultKind::Hang,
+        FaultKind::Status(502),
+        FaultKind::Status(503),
+        FaultKind::Busy(0),
+    ];
+    let cases = WITH_RUNS.into_iter().flat_map(|version| kinds.clone().map(|kind| (version, kind)));
+    let case = |(version, kind): (Version, FaultKind)| async move {
+        let forge = ending(version, Ending::Success).await;
+        forge.fault(Fault::once("POST", DISPATCH, kind.clone()));
+        let (outcome, _) = verify(&forge, &spec()).await;
+        let published = outcome.unwrap_or_else(|error| panic!("{version:?} {kind:?}: {error}"));
+        let world = forge.world();
+        assert_eq!(world.runs.len(), 1, "{version:?} {kind:?}");
+        assert_eq!(published.run.id, Some(world.runs[0].dispatched.id));
+    };
+    join_all(cases.map(case)).await;
 }
 
 #[tokio::test]
@@ -349,6 +353,21 @@ async fn an_older_run_of_the_same_commit_is_never_ours() {
             other => panic!("{version:?}: {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_names_an_older_run_is_not_believed() {
+    let forge = ending(Version::Forgejo(15), Ending::NeverEnds).await;
+    {
+        let mut world = forge.world();
+        let repo = world.repos[0].clone();
+        let id = world.add_run(&repo, "docker-publish.yml", "refs/heads/main", "workflow_dispatch", "ops");
+        assert_eq!(id, 1001);
+        world.run_mut(id).unwrap().status = "success";
+    }
+    forge.fault(Fault::once("POST", DISPATCH, FaultKind::Garble(r#"{"id":1001,"run_number":41,"jobs":[]}"#)));
+    let (outcome, _) = verify(&forge, &spec()).await;
+    assert!(matches!(outcome, Err(VerifyError::Untold { .. })), "{outcome:?}");
 }
 
 /// Somebody else's runs appear between the mark and the dispatch, whose answer is then lost.

@@ -1,0 +1,109 @@
+//! What a green run proves: the image, the runner, the names that are stored.
+
+use keyswap::model::VerifyPublish;
+use keyswap::sandbox::forge::{Ending, Fault, FaultKind, Outcome, Version};
+use keyswap::service::forge::{Forge, NotReady, VerifyError};
+
+use super::{TOKEN, WITH_RUNS, client, dispatches, ending, spec, stand_in, verify};
+
+const IMAGE: &str = "owner/name:latest";
+
+fn with_image() -> VerifyPublish {
+    VerifyPublish { image: Some(IMAGE.to_owned()), ..spec() }
+}
+
+fn digest(digit: &str) -> String {
+    digit.repeat(64)
+}
+
+#[tokio::test]
+async fn a_push_is_seen_even_of_the_same_digest() {
+    for version in WITH_RUNS.into_iter().chain([Version::Forgejo(11), Version::Gitea(24)]) {
+        for before in [None, Some(digest("a")), Some(digest("b"))] {
+            let forge = stand_in(version, |_: &_| Outcome::success().pushing(IMAGE, &digest("b"))).await;
+            if let Some(before) = &before {
+                forge.world().push(IMAGE, before);
+            }
+            let (outcome, _) = verify(&forge, &with_image()).await;
+            let image = outcome.unwrap_or_else(|error| panic!("{version:?}: {error}")).image.unwrap();
+            let told = image.before.map(|before| before.digest.unwrap());
+            assert_eq!(told, before.map(|before| format!("sha256:{before}")));
+            assert_eq!(image.after.digest, Some(format!("sha256:{}", digest("b"))));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_green_run_without_a_push_does_not_count() {
+    for before in [None, Some(digest("a"))] {
+        let forge = ending(Version::Forgejo(15), Ending::Success).await;
+        if let Some(before) = &before {
+            forge.world().push(IMAGE, before);
+        }
+        // Another tag of the same image is no proof either.
+        forge.world().push("owner/name:other", &digest("c"));
+        let (outcome, _) = verify(&forge, &with_image()).await;
+        assert!(matches!(outcome, Err(VerifyError::Unverified { .. })), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_looked_at_is_told_before_the_dispatch() {
+    let forge = ending(Version::Forgejo(15), Ending::Success).await;
+    forge.world().accounts[0].packages = false;
+    let (outcome, _) = verify(&forge, &with_image()).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, VerifyError::NotReady(NotReady::Image { .. })), "{error}");
+    assert!(error.is_common() && error.to_string().contains("read:package"), "{error}");
+    assert_eq!(dispatches(&forge), 0);
+}
+
+#[tokio::test]
+async fn an_image_whose_answer_is_lost_is_looked_at_again() {
+    let forge = stand_in(Version::Forgejo(15), |_: &_| Outcome::success().pushing(IMAGE, &digest("b"))).await;
+    forge.fault(Fault::once("GET", "/packages/", FaultKind::Reset).after(1).times(4));
+    let (outcome, _) = verify(&forge, &with_image()).await;
+    assert!(outcome.unwrap().image.is_some());
+}
+
+#[tokio::test]
+async fn the_runner_is_named_as_far_as_the_server_tells() {
+    for version in WITH_RUNS.into_iter().chain([Version::Forgejo(11)]) {
+        let forge = stand_in(version, |_: &_| Outcome::success().on("rs2000 (b)")).await;
+        let (outcome, _) = verify(&forge, &spec()).await;
+        let published = outcome.unwrap();
+        let [job] = published.jobs.as_slice() else { panic!("{version:?}: {published:?}") };
+        let named = !matches!(version, Version::Forgejo(11..=15));
+        assert_eq!(job.runner.as_deref(), named.then_some("rs2000 (b)"), "{version:?}");
+        if version.is_forgejo() {
+            assert_eq!(job.task, Some(forge.world().runs[0].dispatched.task), "{version:?}");
+        }
+        assert_eq!(published.notes, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn stored_names_are_listed_and_what_is_not_seen_is_said() {
+    let forge = ending(Version::Forgejo(15), Ending::Success).await;
+    forge.with_repo(|repo| {
+        repo.secrets = (0..120).map(|n| format!("SECRET_{n}")).collect();
+        repo.variables = vec!["REGISTRY_USER".to_owned()];
+    });
+    let client = client(&forge, Some(TOKEN));
+    let stored = client.stored_names("owner/repo").await.unwrap();
+    assert_eq!(stored.places("secret_119").collect::<Vec<_>>(), ["secret of the repository"]);
+    assert_eq!(stored.places("REGISTRY_USER").collect::<Vec<_>>(), ["variable of the repository"]);
+    assert_eq!(stored.places("REGISTRY_TOKEN").count(), 0);
+    assert_eq!(stored.unseen.len(), 1, "{:?}", stored.unseen);
+
+    forge.world().organisation = Some((vec!["REGISTRY_TOKEN".to_owned()], Vec::new()));
+    let stored = client.stored_names("owner/repo").await.unwrap();
+    assert_eq!(stored.places("REGISTRY_TOKEN").collect::<Vec<_>>(), ["secret of the organisation"]);
+
+    forge.fault(Fault::once("GET", "/orgs/", FaultKind::Status(403)).times(2));
+    let stored = client.stored_names("owner/repo").await.unwrap();
+    assert_eq!(stored.unseen.len(), 3, "{:?}", stored.unseen);
+
+    forge.world().accounts[0].owner = false;
+    assert!(client.stored_names("owner/repo").await.unwrap_err().is_auth());
+}
