@@ -141,7 +141,7 @@ impl ForgeClient {
 
 impl Forge for ForgeClient {
     fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<Preflight, VerifyError>> {
-        Box::pin(async move { Ok(self.look(spec).await?.0) })
+        Box::pin(async move { Ok(self.look(spec).await?.preflight) })
     }
 
     fn verify_publish<'a>(

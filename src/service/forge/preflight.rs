@@ -1,5 +1,6 @@
 //! What can be looked at before a dispatch, so that the server's silent refusals never have to be guessed at.
 
+use super::image::{Image, Pushed};
 use super::target::Target;
 use super::version::{Abilities, Product, ServerVersion};
 use super::{ForgeClient, NotReady, VerifyError, wire};
@@ -21,6 +22,15 @@ pub struct Preflight {
     pub notes: Vec<String>,
 }
 
+/// All that was found before a dispatch.
+pub(super) struct Look {
+    pub(super) preflight: Preflight,
+    pub(super) target: Target,
+    pub(super) abilities: Abilities,
+    /// The image that must be pushed, and what is there now.
+    pub(super) image: Option<(Image, Option<Pushed>)>,
+}
+
 impl ForgeClient {
     /// Asks which server it is. Only Forgejo has an API of that name; Gitea answers 404 there.
     pub(super) async fn detect(&self) -> Result<ServerVersion, HttpError> {
@@ -35,8 +45,9 @@ impl ForgeClient {
     }
 
     /// Looks at everything that a dispatch needs; changes nothing.
-    pub(super) async fn look(&self, spec: &VerifyPublish) -> Result<(Preflight, Target, Abilities), VerifyError> {
+    pub(super) async fn look(&self, spec: &VerifyPublish) -> Result<Look, VerifyError> {
         let target = Target::new(spec)?;
+        let image = spec.image.as_deref().map(Image::parse).transpose()?;
         self.need_token()?;
         let server = self.detect().await.map_err(VerifyError::asking)?;
         let Some(abilities) = server.abilities() else {
@@ -46,8 +57,15 @@ impl ForgeClient {
         self.repository(&target, &mut notes).await?;
         let commit = self.commit(&target).await?;
         let workflow = self.workflow(&target, server.product, &commit).await?;
+        let image = match image {
+            Some(image) => {
+                let before = self.pushed_before(&image).await?;
+                Some((image, before))
+            }
+            None => None,
+        };
         let preflight = Preflight { server, git_ref: target.git_ref.full(), commit, workflow, notes };
-        Ok((preflight, target, abilities))
+        Ok(Look { preflight, target, abilities, image })
     }
 
     async fn repository(&self, target: &Target, notes: &mut Vec<String>) -> Result<(), VerifyError> {

@@ -1,5 +1,7 @@
 //! From a step to its verdict: look, dispatch, wait, judge; and when it gives up, leave as little as possible.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::dispatch::{Mark, Started};
 use super::image::{Image, ImageProof, Pushed, compare};
 use super::jobs::JobSeen;
-use super::preflight::Preflight;
+use super::preflight::{Look, Preflight};
 use super::run::{RunRef, RunState, RunView};
 use super::target::Target;
 use super::version::{Abilities, RunSource};
@@ -44,6 +46,24 @@ pub struct Published {
     pub notes: Vec<String>,
 }
 
+/// In a line: the run, the image, the runner.
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} succeeded", self.run)?;
+        if let Some(proof) = &self.image {
+            write!(f, " and pushed {}", proof.image)?;
+            if let Some(digest) = &proof.after.digest {
+                write!(f, " ({})", digest.chars().take(19).collect::<String>())?;
+            }
+        }
+        let runners: BTreeSet<&str> = self.jobs.iter().filter_map(|job| job.runner.as_deref()).collect();
+        if !runners.is_empty() {
+            write!(f, " on {}", runners.into_iter().collect::<Vec<_>>().join(", "))?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "; {note}"))
+    }
+}
+
 /// What is known so far; it outlives the work when that is cut short.
 struct Flight<'a> {
     client: &'a ForgeClient,
@@ -63,7 +83,8 @@ struct Sent {
     abilities: Abilities,
     server: String,
     mark: Mark,
-    image: Option<Image>,
+    /// The image will show whether something was published.
+    image: bool,
 }
 
 impl ForgeClient {
@@ -120,12 +141,7 @@ impl ForgeClient {
 impl Flight<'_> {
     async fn fly(&mut self) -> Result<Published, VerifyError> {
         let client = self.client;
-        let image = self.spec.image.as_deref().map(Image::parse).transpose()?;
-        let (preflight, target, abilities) = client.look(self.spec).await?;
-        let before = match &image {
-            Some(image) => client.pushed_before(image).await?,
-            None => None,
-        };
+        let Look { preflight, target, abilities, image } = client.look(self.spec).await?;
         let mark = client.mark(&target, abilities).await.map_err(VerifyError::asking)?;
         (self.progress)(Progress::Ready {
             server: preflight.server.to_string(),
@@ -138,15 +154,15 @@ impl Flight<'_> {
             abilities,
             server: preflight.server.to_string(),
             mark,
-            image: image.clone(),
+            image: image.is_some(),
         };
         self.sent = Some(sent.clone());
         let started = client.start(&target, &self.spec.inputs, abilities, mark, self.progress).await?;
         self.run = Some(started.run.clone());
         (self.progress)(Progress::Dispatched { run: started.run.clone() });
         let view = self.watch(&sent, &started).await?;
-        let proof = match &image {
-            Some(image) => Some(self.prove(image, before, &view).await?),
+        let proof = match image {
+            Some((image, before)) => Some(self.prove(&image, before, &view).await?),
             None => None,
         };
         let mut published = published(&preflight, view.clone(), proof);
@@ -294,7 +310,7 @@ fn judge(view: RunView, sent: &Sent) -> Result<RunView, VerifyError> {
     }
     match view.state {
         // A new push of the image shows what the list of jobs cannot.
-        RunState::Success if view.partial && sent.image.is_none() => {
+        RunState::Success if view.partial && !sent.image => {
             let reason = format!(
                 "{} shows only jobs that a runner has taken, so it cannot be told that all have ended; give `image`",
                 sent.server

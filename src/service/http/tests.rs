@@ -1,3 +1,5 @@
+//! The layer against a server that spoils its answers.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

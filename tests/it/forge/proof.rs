@@ -53,6 +53,7 @@ async fn an_image_that_cannot_be_looked_at_is_told_before_the_dispatch() {
     forge.world().accounts[0].packages = false;
     let (outcome, _) = verify(&forge, &with_image()).await;
     let error = outcome.unwrap_err();
+    assert_eq!(client(&forge, Some(TOKEN)).preflight(&with_image()).await.unwrap_err(), error);
     assert!(matches!(error, VerifyError::NotReady(NotReady::Image { .. })), "{error}");
     assert!(error.is_common() && error.to_string().contains("read:package"), "{error}");
     assert_eq!(dispatches(&forge), 0);
@@ -106,4 +107,15 @@ async fn stored_names_are_listed_and_what_is_not_seen_is_said() {
 
     forge.world().accounts[0].owner = false;
     assert!(client.stored_names("owner/repo").await.unwrap_err().is_auth());
+}
+
+#[tokio::test]
+async fn what_was_published_is_said_in_a_line() {
+    let hook = |_: &_| Outcome::success().on("rs2000").pushing(IMAGE, &digest("b"));
+    let forge = stand_in(Version::Forgejo(16), hook).await;
+    let (outcome, _) = verify(&forge, &with_image()).await;
+    let line = outcome.unwrap().to_string().replace(&forge.url(), "URL");
+    let wanted = "run #41 (URL/owner/repo/actions/runs/41) succeeded and pushed owner/name:latest \
+                  (sha256:bbbbbbbbbbbb) on rs2000";
+    assert_eq!(line, wanted);
 }
