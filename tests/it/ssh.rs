@@ -466,7 +466,8 @@ async fn a_frozen_link_is_noticed_by_its_silence() {
     let mut pipe = link.start(b"sleep 60").await.unwrap();
     let began = Instant::now();
     assert!(host.signal_sshd_children("STOP") > 0);
-    let lost = pipe.recv().await.unwrap_err();
+    let silence = tokio::time::timeout(Duration::from_secs(20), pipe.recv()).await;
+    let lost = silence.expect("the silence is noticed").unwrap_err();
     assert_eq!(lost.reason, "Keepalive timeout");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     host.signal_sshd_children("CONT");

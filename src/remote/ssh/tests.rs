@@ -32,6 +32,8 @@ impl AskPassphrase for Nobody {
 struct Rogue {
     /// How many of the channels that it opened were accepted, and how many were not.
     opened: Arc<Mutex<(usize, usize)>>,
+    /// What it was told on its channels.
+    heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl server::Handler for Rogue {
@@ -48,6 +50,21 @@ impl server::Handler for Rogue {
         _session: &mut ServerSession,
     ) -> Result<(), Self::Error> {
         reply.accept().await;
+        Ok(())
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut ServerSession) -> Result<(), Self::Error> {
+        self.heard.lock().unwrap().push(String::from_utf8_lossy(data).into_owned());
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, _: ChannelId, _: &mut ServerSession) -> Result<(), Self::Error> {
+        self.heard.lock().unwrap().push("eof".to_owned());
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, _: ChannelId, _: &mut ServerSession) -> Result<(), Self::Error> {
+        self.heard.lock().unwrap().push("close".to_owned());
         Ok(())
     }
 
@@ -238,27 +255,53 @@ async fn no_more_than_eight_stand_at_one_door() {
     let stage = Stage::set();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (now, most, all) =
-        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counters = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&all));
+    let visits = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&visits);
     tokio::spawn(async move {
-        let (now, most, all) = counters;
-        while let Ok((mut stream, _)) = listener.accept().await {
-            all.fetch_add(1, Ordering::SeqCst);
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let now = Arc::clone(&now);
-            tokio::spawn(async move {
-                let _ = stream.read_to_end(&mut Vec::new()).await;
-                now.fetch_sub(1, Ordering::SeqCst);
-            });
+        let mut silent = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            silent.push(stream);
         }
     });
-    let dialer = stage.dialer();
-    let connection = Connection { connect_timeout_ms: 300, ..stage.connection(port) };
+    let (dialer, connection) = (stage.dialer(), stage.connection(port));
     let tries = futures_util::future::join_all((0..20).map(|_| dialer.connect(&connection)));
-    let timed_out = |e: &ConnectError| matches!(e.problem, Problem::TimedOut { phase: Phase::Banner, .. });
-    assert!(tries.await.iter().all(|r| r.as_ref().err().is_some_and(timed_out)));
-    assert_eq!((most.load(Ordering::SeqCst), all.load(Ordering::SeqCst)), (8, 20));
+    let watch = async {
+        while visits.load(Ordering::SeqCst) < 8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Long enough for the others to come, if anything let them.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        visits.load(Ordering::SeqCst)
+    };
+    tokio::select! {
+        _ = tries => panic!("nobody answers, and the limit is far away"),
+        seen = watch => assert_eq!(seen, 8),
+    }
+}
+
+#[tokio::test]
+async fn letting_go_of_a_program_ends_its_input_and_then_its_channel() {
+    let stage = Stage::set();
+    let rogue = Rogue::default();
+    let (port, _) = stage.serve(&rogue, 0).await;
+    let link = stage.dialer().connect(&stage.connection(port)).await.unwrap();
+    let seen = || rogue.heard.lock().unwrap().clone();
+
+    let mut pipe = link.start(b"stay").await.unwrap();
+    pipe.send("last words".into()).await.unwrap();
+    pipe.close().await;
+    assert_eq!(seen(), ["last words", "eof", "close"]);
+
+    drop(link.start(b"stay").await.unwrap());
+    let all = async {
+        while seen().len() < 5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("a program that is dropped is let go too");
+    assert_eq!(seen()[3..], ["eof", "close"]);
+    assert!(link.start(b"stay").await.is_ok(), "the link goes on");
 }
 
 #[tokio::test]
