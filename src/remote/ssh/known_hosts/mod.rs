@@ -6,6 +6,7 @@
 //! this program cannot use is still told apart from another key.
 
 mod key;
+mod learn;
 mod pattern;
 
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use camino::{Utf8Path, Utf8PathBuf};
 
 pub use key::{BadHostKey, HostKey};
+pub use learn::learn;
 use pattern::Hosts;
 
 /// More than this is not a `known_hosts` file.

@@ -146,6 +146,37 @@ fn several_files_are_one_and_a_missing_one_is_empty() {
     assert!(KnownHosts::read(&[dir.to_owned()]).is_err(), "a file that is there and cannot be read is an error");
 }
 
+#[test]
+fn an_accepted_key_is_added_and_nothing_else_changes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = Utf8Path::from_path(dir.path()).unwrap().join("home/.ssh/known_hosts");
+    let (h1, h2) = (Endpoint::new("H1", 22), Endpoint::new("h2", 2222));
+    learn(&file, &h1, &ed(1)).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("h1 {}\n", ed(1)));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let before = format!("# mine\r\n\n\tgarbage \nh1 {}", ed(3));
+    std::fs::write(&file, &before).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let link = file.with_file_name("link");
+    std::os::unix::fs::symlink("known_hosts", &link).unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (link, h2) = (&link, &h2);
+            scope.spawn(move || learn(link, h2, &ed(n)).unwrap());
+        }
+    });
+    let after = std::fs::read_to_string(&file).unwrap();
+    assert!(after.starts_with(&format!("{before}\n[h2]:2222 ")), "{after}");
+    assert_eq!(after.lines().count(), before.lines().count() + 8, "no writer loses another's line");
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    let all = KnownHosts::read(std::slice::from_ref(&file)).unwrap();
+    assert!((0..8).all(|n| matches!(all.check(&h2, &ed(n)), Verdict::Trusted(_))));
+    assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 2, "nothing is left beside it");
+}
+
 /// The definition that the loop in [`pattern::matches`] must agree with.
 fn matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
