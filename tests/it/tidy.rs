@@ -94,9 +94,11 @@ fn scripts() -> Vec<(String, &'static str)> {
     let dialect = |path: &str| {
         let source = fs::read(top().join(path)).unwrap();
         let first = source.split(|&b| b == b'\n').next().unwrap_or_default();
-        match std::str::from_utf8(first).ok().and_then(|line| line.strip_prefix("#!")) {
-            Some(line) if line.ends_with("bash") => Some("bash"),
-            Some(line) if line.ends_with("sh") => Some("sh"),
+        match std::str::from_utf8(first).unwrap_or_default() {
+            line if line.starts_with("#!") && line.ends_with("bash") => Some("bash"),
+            line if line.starts_with("#!") && line.ends_with("sh") => Some("sh"),
+            // What runs on hosts may use `local`, which dash, bash and busybox ash have though POSIX has it not.
+            "# shellcheck shell=dash" => Some("dash"),
             _ if path.ends_with(".sh") => Some("sh"),
             _ => None,
         }
