@@ -42,7 +42,7 @@ fn with_ending<'a>(files: &'a [String], ending: &'a str) -> impl Iterator<Item =
     files.iter().filter(move |path| path.ends_with(ending))
 }
 
-fn assert_none(wrong: Vec<(String, Wrong)>) {
+fn assert_none(wrong: &[(String, Wrong)]) {
     let said: String = wrong.iter().map(|(path, (line, what))| format!("{path}:{line}: {what}\n")).collect();
     assert!(said.is_empty(), "\n{said}");
 }
@@ -71,7 +71,7 @@ fn layers_hold() {
     let wrong = product.iter().flat_map(|(path, tokens)| {
         rules::layers(path, tokens).into_iter().map(|wrong| ((*path).clone(), wrong)).collect::<Vec<_>>()
     });
-    assert_none(wrong.collect());
+    assert_none(&wrong.collect::<Vec<_>>());
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn files_are_short_and_say_what_they_are_for() {
     for path in with_ending(&files, ".sh") {
         wrong.extend(rules::length(&read(path)).into_iter().map(|wrong| (path.clone(), wrong)));
     }
-    assert_none(wrong);
+    assert_none(&wrong);
 }
 
 /// Shell scripts, by name or first line, with the dialect that they are written in.
@@ -171,7 +171,7 @@ fn links_and_named_files_are_there() {
             }
         }
     }
-    assert_none(wrong);
+    assert_none(&wrong);
     assert_eq!(
         links("[a](b.md#c) [x](https://y) ![d](e/f.png) (g.md) [h](#i)").collect::<Vec<_>>(),
         ["b.md", "e/f.png"]

@@ -109,7 +109,7 @@ fn world(used: &PathUse) -> Option<String> {
         return Some(format!("{text}!"));
     }
     let holds = |end: &&[&str]| used.parts.windows(end.len()).any(|window| *window == **end);
-    WORLD.iter().any(|end| holds(&end)).then_some(text)
+    WORLD.iter().any(holds).then_some(text)
 }
 
 /// What no file may hold, test or not.
