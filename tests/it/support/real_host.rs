@@ -183,7 +183,7 @@ impl Builder {
                 Err(why) => last = why,
             }
         }
-        panic!("no throw-away host could be started (tests/setup.sh installs what it needs): {last}");
+        panic!("no throw-away host could be started (tests/setup installs what it needs): {last}");
     }
 }
 
