@@ -80,7 +80,7 @@ fn files_are_short_and_say_what_they_are_for() {
     let mut wrong = Vec::new();
     for path in with_ending(&files, ".rs") {
         let source = read(path);
-        let all = [rules::head(&source), rules::length(&source), rules::forbidden(&source)].concat();
+        let all = [rules::head(path, &source), rules::length(&source), rules::forbidden(&source)].concat();
         wrong.extend(all.into_iter().map(|wrong| (path.clone(), wrong)));
     }
     for path in with_ending(&files, ".sh") {

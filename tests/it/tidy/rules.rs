@@ -2,20 +2,20 @@
 
 use super::source::{PathUse, Token, paths, tokens};
 
-/// A module of the crate and the modules that it may use. The table is `ARCHITECTURE.md`'s, as data.
+/// A module of the crate and the modules that it may use, which stand above it: so no two use each other.
 pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("event", &["model"]),
     ("secret", &["model"]),
     ("journal", &["event", "model"]),
     ("load", &["model"]),
-    ("plan", &["model"]),
     ("report", &["event", "model", "secret"]),
     ("remote", &["model"]),
     ("service", &["model"]),
     ("step", &["model", "remote", "secret", "service"]),
+    ("plan", &["model", "step"]),
     ("engine", &["event", "journal", "model", "remote", "secret", "step"]),
-    ("rollout", &["engine", "event", "journal", "model", "plan"]),
+    ("rollout", &["engine", "event", "journal", "model", "plan", "remote", "step"]),
     ("sandbox", &["model"]),
     (
         "cli",
@@ -131,8 +131,11 @@ pub(crate) fn forbidden(source: &str) -> Vec<Wrong> {
     wrong
 }
 
-/// A file says at its head what it is for.
-pub(crate) fn head(source: &str) -> Vec<Wrong> {
+/// A file says at its head what it is for. A module's `tests.rs` says it by its name.
+pub(crate) fn head(path: &str, source: &str) -> Vec<Wrong> {
+    if path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
     let first = source.lines().next().unwrap_or_default();
     let said = first.strip_prefix("//!").is_some_and(|text| text.trim().len() > 8);
     if said { Vec::new() } else { vec![(1, "the file does not begin by saying what it is for (//! …)".to_owned())] }
@@ -150,6 +153,14 @@ mod tests {
 
     fn layer_faults(path: &str, source: &str) -> Vec<String> {
         layers(path, &tokens(source)).into_iter().map(|(line, what)| format!("{line}: {what}")).collect()
+    }
+
+    #[test]
+    fn no_two_layers_use_each_other() {
+        for (at, (name, may_use)) in LAYERS.iter().enumerate() {
+            let above = |used: &&str| LAYERS[..at].iter().any(|(name, _)| name == used);
+            assert!(may_use.iter().all(above), "{name} may use only what stands above it");
+        }
     }
 
     #[test]
@@ -226,10 +237,10 @@ mod tests {
 
     #[test]
     fn heads_and_lengths_are_seen() {
-        assert_eq!(head("//! What it is for.\n"), []);
-        assert_eq!(head("//! x\n").len(), 1);
-        assert_eq!(head("use a;\n//! What it is for.\n").len(), 1);
-        assert_eq!(head("").len(), 1);
+        assert_eq!(head("src/a.rs", "//! What it is for.\n"), []);
+        assert_eq!(head("src/a.rs", "//! x\n").len(), 1);
+        assert_eq!(head("src/a.rs", "use a;\n//! What it is for.\n").len(), 1);
+        assert_eq!(head("src/a.rs", "").len(), 1);
         assert_eq!(length(&"x\n".repeat(MOST_LINES)), []);
         assert_eq!(length(&"x\n".repeat(MOST_LINES + 1)).len(), 1);
     }
