@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::real_host::RealHost;
 use crate::support::sentinel::trace::parse;
 use crate::support::sentinel::{Finding, Form, Kind, Sentinel, Trace, needles};
 
@@ -308,6 +309,44 @@ fn traces_what_running_processes_start_later() {
     let kinds: Vec<_> = sweep.findings().iter().map(|f| (f.kind, f.form)).collect();
     assert!(kinds.contains(&(Kind::Argv, Form::Raw)), "{kinds:?}");
     assert!(kinds.contains(&(Kind::Environment, Form::Raw)), "{kinds:?}");
+}
+
+#[test]
+fn sees_all_of_a_real_host() {
+    let token = "test-token-on-a-real-host";
+    let host = RealHost::start();
+    let init = host.root().iter().nth(2).unwrap().to_str().unwrap().parse().unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let attached = Trace::attach(logs.path().join("trace"), &[init]).unwrap();
+    let ssh = Command::new("ssh")
+        .args(["-F", "none", "-o", "BatchMode=yes", "-p", &host.port().to_string(), "-i"])
+        .arg(host.identity())
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", host.known_hosts().display()))
+        .arg("ops@127.0.0.1")
+        .arg(format!("umask 077; sudo -n /bin/echo {token}; echo {token} >leak; sudo -n cp leak /srv/leak"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(ssh.status.success(), "{}", String::from_utf8_lossy(&ssh.stderr));
+    let starts = attached.detach().unwrap();
+
+    let sentinel = Sentinel::new([("token", token)]);
+    let mut sweep = sentinel.sweep();
+    sweep.allow(host.root().join("srv/leak"), "token");
+    for dir in ["etc", "home", "root", "run", "srv", "tmp", "var"] {
+        sweep.files(host.root().join(dir));
+    }
+    sweep.starts(&starts).processes();
+    let places: Vec<_> = sweep.findings().iter().map(|f| f.place.clone()).collect();
+    let file = host.root().join("home/ops/leak").display().to_string();
+    assert!(places.contains(&file), "{places:?}");
+    assert!(!places.iter().any(|place| place.contains("srv/leak") && place.starts_with("/proc")), "{places:?}");
+    for program in ["/bin/echo", "/usr/bin/sudo"] {
+        let seen = sweep.findings().iter().any(|f| f.kind == Kind::Argv && f.place.contains(program));
+        assert!(seen, "{program}: {places:?}");
+    }
+    assert_eq!(sweep.blind_spots(), [""; 0]);
 }
 
 #[test]

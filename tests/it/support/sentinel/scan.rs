@@ -11,9 +11,15 @@ pub(crate) struct Matcher {
     squeezed: Table,
 }
 
+/// The search looks at the last two of so many bytes as the shortest needle has. Where no needle has that pair, it leaps
+/// over nearly all of them (Wu and Manber's way): tests are built without optimisation and read many files.
 struct Table {
     needles: Vec<Vec<u8>>,
-    /// For each pair of bytes the needles that begin with it.
+    /// How many bytes of a needle are looked at.
+    span: usize,
+    /// For each pair of bytes how far the search may leap when it sees that pair.
+    leap: Vec<u8>,
+    /// For each pair of bytes the needles whose first `span` bytes end with it.
     by_pair: Vec<Vec<usize>>,
     longest: usize,
 }
@@ -61,22 +67,36 @@ impl Scanner<'_> {
 impl Table {
     fn new(needles: impl Iterator<Item = Vec<u8>>) -> Self {
         let needles: Vec<_> = needles.collect();
+        let shortest = needles.iter().map(Vec::len).min().unwrap_or(2);
+        assert!(shortest > 1, "a needle has two bytes at least");
+        let span = shortest.min(64);
+        let mut leap = vec![u8::try_from(span - 1).unwrap(); 1 << 16];
         let mut by_pair = vec![Vec::new(); 1 << 16];
         for (index, needle) in needles.iter().enumerate() {
-            by_pair[pair(needle[0], needle[1])].push(index);
+            for at in 0..span - 1 {
+                let leap = &mut leap[pair(needle[at], needle[at + 1])];
+                *leap = (*leap).min(u8::try_from(span - 2 - at).unwrap());
+            }
+            by_pair[pair(needle[span - 2], needle[span - 1])].push(index);
         }
         let longest = needles.iter().map(Vec::len).max().unwrap_or(0);
-        Self { needles, by_pair, longest }
+        Self { needles, span, leap, by_pair, longest }
     }
 
     /// Searches a buffer, then leaves only the end of it, where a needle may have begun.
     fn search(&self, buffer: &mut Vec<u8>, hits: &mut BTreeSet<usize>) {
-        for at in 0..buffer.len().saturating_sub(1) {
-            for &index in &self.by_pair[pair(buffer[at], buffer[at + 1])] {
-                if buffer[at..].starts_with(&self.needles[index]) {
-                    hits.insert(index);
+        let mut last = self.span - 1;
+        while last < buffer.len() {
+            let seen = pair(buffer[last - 1], buffer[last]);
+            let leap = usize::from(self.leap[seen]);
+            if leap == 0 {
+                for &index in &self.by_pair[seen] {
+                    if buffer[last + 1 - self.span..].starts_with(&self.needles[index]) {
+                        hits.insert(index);
+                    }
                 }
             }
+            last += leap.max(1);
         }
         buffer.drain(..buffer.len().saturating_sub(self.longest));
     }
@@ -102,8 +122,14 @@ fn squeeze_byte(byte: u8, backslashes: &mut usize, out: &mut Vec<u8>) {
         *backslashes += 1;
         return;
     }
+    if *backslashes == 0 {
+        if byte > b' ' || !byte.is_ascii_whitespace() {
+            out.push(byte);
+        }
+        return;
+    }
     let held = std::mem::take(backslashes);
-    if held > 0 && matches!(byte, b'n' | b'r' | b't') {
+    if matches!(byte, b'n' | b'r' | b't') {
         return;
     }
     out.extend(std::iter::repeat_n(b'\\', held));
