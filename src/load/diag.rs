@@ -30,11 +30,6 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned(), hidden }
     }
 
-    /// The file's path as the user gave it.
-    pub(super) fn path(&self) -> &Utf8Path {
-        &self.path
-    }
-
     /// The file's text.
     pub(super) fn text(&self) -> &str {
         &self.text
@@ -43,6 +38,11 @@ impl Source {
     /// Hides the lines of a span as well.
     pub(super) fn hide(&mut self, span: Range<usize>) {
         self.hidden.push(span);
+    }
+
+    /// Whether anything in it is hidden.
+    pub(super) fn hides(&self) -> bool {
+        !self.hidden.is_empty()
     }
 
     /// The lines that a span touches, without the last line end.
@@ -134,10 +134,8 @@ impl Place {
 pub(super) struct Diag {
     at: Option<Place>,
     message: String,
-    label: Option<String>,
     also: Vec<(Place, String)>,
     help: Option<String>,
-    note: Option<String>,
     hosts: Vec<String>,
     hide: bool,
 }
@@ -145,27 +143,12 @@ pub(super) struct Diag {
 impl Diag {
     /// An error without a place: a file that cannot be read.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            at: None,
-            message: message.into(),
-            label: None,
-            also: Vec::new(),
-            help: None,
-            note: None,
-            hosts: Vec::new(),
-            hide: false,
-        }
+        Self { at: None, message: message.into(), also: Vec::new(), help: None, hosts: Vec::new(), hide: false }
     }
 
     /// An error at a place.
     pub(super) fn at(place: Place, message: impl Into<String>) -> Self {
         Self { at: Some(place), ..Self::new(message) }
-    }
-
-    /// Words beside the caret.
-    pub(super) fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
-        self
     }
 
     /// Another place that matters.
@@ -183,12 +166,6 @@ impl Diag {
     /// [`Self::help`], if there is any.
     pub(super) fn maybe_help(mut self, help: Option<String>) -> Self {
         self.help = help.or(self.help);
-        self
-    }
-
-    /// Background.
-    pub(super) fn note(mut self, note: impl Into<String>) -> Self {
-        self.note = Some(note.into());
         self
     }
 
@@ -324,8 +301,7 @@ impl Diagnostics {
                 let (line, column) = source.position(at.start);
                 group = group.element(Origin::path(source.path.as_str()).line(line).char_column(column));
             } else {
-                let mut caret = AnnotationKind::Primary.span(source.fit(&at.span()));
-                caret = caret.label(diag.label.as_deref().map(legible));
+                let caret = AnnotationKind::Primary.span(source.fit(&at.span()));
                 let mut snippet = Snippet::source(text).path(source.path.as_str()).annotation(caret);
                 for (place, label) in diag.also.iter().filter(|(place, _)| place.file == at.file) {
                     let span = source.fit(&place.span());
@@ -349,7 +325,7 @@ impl Diagnostics {
             [one, two] => Some(format!("on hosts {one} and {two}")),
             [one, two, rest @ ..] => Some(format!("on hosts {one}, {two} and {} more", rest.len())),
         };
-        for note in hosts.iter().chain(&diag.note) {
+        if let Some(note) = &hosts {
             group = group.element(Level::NOTE.message(legible(note)));
         }
         if let Some(help) = &diag.help {
@@ -442,7 +418,7 @@ mod tests {
         let text = format!("a = 1\nb = \"{jwt}\"\nc = 2\n");
         let place = |span: Range<usize>| Place::new(0, &span);
         let mut diag = Diag::at(place(0..1), format!("bad {jwt}")).help(format!("see {jwt}"));
-        diag = diag.also(place(6..7), "here").label(jwt);
+        diag = diag.also(place(6..7), jwt);
         let all = Diagnostics::new(vec![Source::new("a.toml".into(), &text)], vec![diag]);
         let drawn = all.render(false) + &format!("{:?}", all.messages().collect::<Vec<_>>());
         assert!(!drawn.contains("eyJ"), "{drawn}");

@@ -90,9 +90,17 @@ impl Sink {
             self.secret(Place::new(file, &literal.span), format!("{} stands in this file", literal.kind));
         }
         self.scan_table(file, tree.get_ref(), "");
+        let mut line_told = None;
         for error in &errors {
             let span = error.span().unwrap_or_default();
-            self.note(Diag::at(Place::new(file, &span), error.message()));
+            // The parser goes on in the middle of a line; only the first error of a line is news.
+            let line = text.as_bytes().iter().take(span.start).filter(|b| **b == b'\n').count();
+            if line_told.replace(line) == Some(line) {
+                continue;
+            }
+            let diag = Diag::at(Place::new(file, &span), error.message());
+            // Where the structure is broken nobody knows which lines belong to a key that holds a secret.
+            self.note(if self.hides(file) { diag.hidden() } else { diag });
         }
         errors.is_empty().then(|| Node { table: tree.into_inner(), place: Place::new(file, &(0..0)) })
     }
@@ -145,6 +153,10 @@ impl Sink {
             DeValue::Table(table) => self.scan_table(file, table, name),
             _ => {}
         }
+    }
+
+    fn hides(&self, file: usize) -> bool {
+        self.sources.borrow().get(file).is_some_and(Source::hides)
     }
 
     fn hide(&self, file: usize, span: &Range<usize>) {

@@ -75,7 +75,7 @@ struct GroupDraft {
 
 impl Draft {
     fn file(&mut self, sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) {
-        let reader = Reader::new(sink, node.place.clone(), &node.table, "an inventory", FILL);
+        let reader = Reader::new(sink, &node.place, &node.table, "an inventory", FILL);
         if let Got::Is(defaults) = reader.table("defaults") {
             self.defaults.merge(&HostKeys::read(&defaults, path));
             defaults.finish();

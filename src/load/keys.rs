@@ -11,7 +11,7 @@ use super::check::{self, Problem};
 use super::diag::{Diag, Place, quoted};
 use super::file::{Sink, local_path};
 use super::reader::{Fill, Reader};
-use super::template::{Mode, Scope, Var};
+use super::template::{self, Mode, Scope, Var};
 use super::{Context, vars};
 use crate::model::{Become, Connection, HostName, RemotePath, Vars};
 
@@ -49,7 +49,14 @@ impl HostKeys {
     /// Reads the host keys of a table that may hold others as well.
     pub(super) fn read(reader: &Reader<'_>, file: &Utf8Path) -> Self {
         let at = |key: &'static str| reader.get(key).map_or_else(|| reader.here(), |entry| entry.place);
-        let text = |key| reader.text(key).value().map(|value| At { value, place: at(key) });
+        // A text without templates can be judged at once; with them it waits for the host.
+        let text = |key, check: &dyn Fn(&str) -> Result<(), Problem>| {
+            let judged = reader.parsed(key, |text| {
+                let known = if template::has_markup(text) { Ok(()) } else { check(text) };
+                known.map(|()| text.to_owned())
+            });
+            judged.value().map(|value| At { value, place: at(key) })
+        };
         let written = |key: &'static str| {
             let whole = |text: &str| Ok(Written { text: text.to_owned(), file: file.to_owned() });
             reader.list(key, whole).value().map(|value| At { value, place: at(key) })
@@ -59,9 +66,9 @@ impl HostKeys {
             hop => Ok(hop.to_owned()),
         });
         Self {
-            address: text("address"),
+            address: text("address", &|text| check::address(text).map(drop)),
             port: reader.number("port", 1..=65535).value().and_then(|port| u16::try_from(port).ok()),
-            user: text("user"),
+            user: text("user", &|text| check::user(text).map(drop)),
             jump: jump
                 .value()
                 .map(|hops| At { value: hops.into_iter().filter(|hop| hop != "none").collect(), place: at("jump") }),
@@ -72,7 +79,7 @@ impl HostKeys {
                 .word("become", &[("none", Become::None), ("sudo", Become::Sudo), ("doas", Become::Doas)])
                 .value(),
             connect_timeout: reader.positive("connect_timeout").value(),
-            state_dir: text("state_dir"),
+            state_dir: text("state_dir", &|text| remote(text).map(drop)),
             vars: vars::read_under(reader, "vars"),
         }
     }
@@ -126,7 +133,6 @@ impl HostKeys {
             value.iter().map(path).collect()
         };
         let (identity_files, known_hosts) = (paths(&self.identity_file), paths(&self.known_hosts));
-        let remote = |text: &str| text.parse::<RemotePath>().map_err(|error| Problem::new(error.to_string()));
         let state_dir = match &self.state_dir {
             Some(dir) => filler.text(dir, remote).map(Some),
             None => Some(None),
@@ -147,6 +153,10 @@ impl HostKeys {
     }
 }
 
+fn remote(text: &str) -> Result<RemotePath, Problem> {
+    text.parse().map_err(|error: crate::model::BadPath| Problem::new(error.to_string()))
+}
+
 /// Fills the templates of one host's keys in.
 struct Filler<'a> {
     scope: Scope<'a>,
@@ -156,21 +166,26 @@ struct Filler<'a> {
 
 impl Filler<'_> {
     fn text<T>(&self, text: &At<String>, parse: impl FnOnce(&str) -> Result<T, Problem>) -> Option<T> {
-        let filled = self.scope.fill(&text.value, Mode::Plain).map_err(|fault| {
-            let place = fault.place.unwrap_or_else(|| match &fault.range {
-                Some(range) => self.sink.part(&text.place, &text.value, range),
-                None => text.place.clone(),
-            });
-            Diag::at(place, fault.message).maybe_help(fault.help).host(self.host)
-        });
-        let parsed = filled.and_then(|filled| {
-            parse(&filled).map_err(|problem| {
+        let filled = match self.scope.fill(&text.value, Mode::Plain) {
+            Ok(filled) => filled,
+            Err(fault) => {
+                let place = fault.place.unwrap_or_else(|| match &fault.range {
+                    Some(range) => self.sink.part(&text.place, &text.value, range),
+                    None => text.place.clone(),
+                });
+                self.sink.note(Diag::at(place, fault.message).maybe_help(fault.help).host(self.host));
+                return None;
+            }
+        };
+        match parse(&filled) {
+            Ok(value) => Some(value),
+            Err(problem) => {
                 let diag = Diag::at(text.place.clone(), problem.message).maybe_help(problem.help);
                 let diag = if problem.hide { diag.hidden() } else { diag };
-                if filled == text.value { diag } else { diag.host(self.host) }
-            })
-        });
-        parsed.map_err(|diag| self.sink.note(diag)).ok()
+                self.sink.note(if filled == text.value { diag } else { diag.host(self.host) });
+                None
+            }
+        }
     }
 }
 

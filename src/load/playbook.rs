@@ -73,7 +73,7 @@ fn not_understood(path: &Utf8Path) -> Diagnostics {
 }
 
 fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Option<Playbook> {
-    let reader = Reader::new(sink, node.place.clone(), &node.table, "a playbook", Fill::Never);
+    let reader = Reader::new(sink, &node.place, &node.table, "a playbook", Fill::Never);
     let name = reader.parsed("name", check::sentence).or(path.file_stem().unwrap_or("playbook").to_owned());
     let pattern = |text: &str| match text.trim() {
         "" => Err(Problem::new("`hosts` is empty").help("`all` means every host")),
@@ -88,7 +88,7 @@ fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Opt
     // Variables are read with their templates, which only make sense for a host.
     let vars = match reader.get("vars") {
         Some(Entry { value: DeValue::Table(table), place, .. }) => {
-            vars::read(&Reader::new(sink, place, table, "`vars`", Fill::Keep))
+            vars::read(&Reader::new(sink, &place, table, "`vars`", Fill::Keep))
         }
         _ => reader.table("vars").value().map(|_| IndexMap::new()).unwrap_or_default(),
     };
@@ -149,7 +149,8 @@ fn rollout(table: Reader<'_>) -> Option<Rollout> {
             if items.is_empty() {
                 table.wrong("batches", "`batches` is empty");
             }
-            items.iter().map(|(place, value)| batch(&table, place, value)).collect::<Option<Vec<_>>>()
+            let sizes: Vec<_> = items.iter().map(|(place, value)| batch(&table, place, value)).collect();
+            sizes.into_iter().collect::<Option<Vec<_>>>()
         }
     };
     let max_failures = table.number("max_failures", 0..=1_000_000).or(u64::from(default.max_failures));
@@ -243,7 +244,7 @@ fn step_readers<'a>(playbook: &Reader<'a>, fill: Fill<'a>) -> Vec<Reader<'a>> {
     for item in items {
         let place = Place::new(place.file, &item.span());
         match item.get_ref() {
-            DeValue::Table(table) => readers.push(Reader::new(playbook.sink(), place, table, "a step", fill)),
+            DeValue::Table(table) => readers.push(Reader::new(playbook.sink(), &place, table, "a step", fill)),
             _ => playbook.note(Diag::at(place, "a step is a table")),
         }
     }
@@ -352,7 +353,7 @@ impl Playbook {
         let scope = vars::scope(host, &self.vars, extra);
         let tree = DeTable::parse_recoverable(self.source.text()).0;
         let here = Place::new(0, &(0..0));
-        let reader = Reader::new(&sink, here, tree.get_ref(), "a playbook", Fill::Never);
+        let reader = Reader::new(&sink, &here, tree.get_ref(), "a playbook", Fill::Never);
         let readers = step_readers(&reader, Fill::Host(&scope, host.name.as_str()));
         let steps: Vec<Step> = self
             .steps

@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     /// `what` names the table in messages, as in "unknown key `x` in WHAT".
     pub(super) fn new(
         sink: &'a Sink,
-        at: Place,
+        at: &Place,
         table: &'a DeTable<'a>,
         what: impl Into<String>,
         fill: Fill<'a>,
@@ -126,9 +126,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// From now on no line of this table is drawn: a misplaced secret would show.
-    pub(super) fn private(mut self) -> Self {
-        self.private = true;
+    /// Where `yes`, no line of this table is drawn: a misplaced secret would show.
+    pub(super) fn private(mut self, yes: bool) -> Self {
+        self.private |= yes;
         self
     }
 
@@ -248,17 +248,9 @@ impl<'a> Reader<'a> {
         Got::Unknown
     }
 
-    /// A text, with its templates filled in.
-    pub(super) fn text(&self, key: &'static str) -> Got<String> {
-        self.mode_text(key, Mode::Plain)
-    }
-
     /// A command line: what is filled in is quoted for the shell.
     pub(super) fn shell(&self, key: &'static str) -> Got<String> {
-        match self.parsed_as(key, Mode::Shell, check::command_line) {
-            Got::Is(text) => Got::Is(text),
-            other => other,
-        }
+        self.parsed_as(key, Mode::Shell, check::command_line)
     }
 
     fn mode_text(&self, key: &'static str, mode: Mode) -> Got<String> {
@@ -467,7 +459,7 @@ impl<'a> Reader<'a> {
     pub(super) fn open(&self, entry: &Entry<'a>, what: impl Into<String>) -> Got<Reader<'a>> {
         match entry.value {
             DeValue::Table(table) => {
-                let mut reader = Reader::new(self.sink, entry.place.clone(), table, what, self.fill.get());
+                let mut reader = Reader::new(self.sink, &entry.place, table, what, self.fill.get());
                 reader.private = self.private;
                 Got::Is(reader)
             }

@@ -3,18 +3,20 @@
 use camino::Utf8Path;
 
 use super::Context;
-use super::check;
-use super::diag::Diag;
+use super::check::{self, Problem};
+use super::diag::{Diag, did_you_mean, quoted};
 use super::file::local_path;
-use super::reader::{Entry, Got, Reader};
-use super::vars::unknown_table;
+use super::reader::{Entry, Fill, Got, Reader};
 use crate::model::{ApprovalPolicy, SecretSource, Service, Services};
 
 /// Says what to write where a secret's value was written.
 pub(super) const SOURCES: &str = "name where it comes from: `{ from = \"prompt\" }`, `{ from = \"file\", path = … }`, \
                        `{ from = \"env\", name = … }` or `{ from = \"command\", argv = […] }`";
 
-/// `{ from = …, … }`. Whatever else stands there may be the secret itself, so its lines are not drawn.
+/// The keys of a secret's source.
+const SOURCE_KEYS: &[&str] = &["from", "path", "name", "argv", "identity"];
+
+/// `{ from = …, … }`. Where something else stands in it, that may be the secret itself, and no line is drawn.
 pub(super) fn secret_source(
     parent: &Reader<'_>,
     entry: &Entry<'_>,
@@ -27,15 +29,26 @@ pub(super) fn secret_source(
         parent.note(Diag::at(entry.place.clone(), message).help(SOURCES).hidden());
         return None;
     };
-    let place = entry.place.clone();
-    let reader = Reader::new(parent.sink(), place, table, what, super::reader::Fill::Never).private();
+    let strange = |key: &str| !SOURCE_KEYS.contains(&key) || key == "argv";
+    let private = table.keys().any(|key| strange(key.get_ref()));
+    let reader = Reader::new(parent.sink(), &entry.place, table, what, Fill::Never).private(private);
     let path = |text: &str| local_path(text, file, context);
-    let kinds = [("prompt", 0), ("file", 1), ("env", 2), ("command", 3), ("infisical", 4)];
-    let from = reader.word("from", &kinds);
+    let from = reader.parsed("from", |text| {
+        let kinds = ["prompt", "file", "env", "command", "infisical"];
+        kinds.iter().position(|kind| *kind == text).ok_or_else(|| {
+            let near = did_you_mean(text, kinds);
+            let problem = Problem::new(format!("unknown source of a secret{near}")).help(SOURCES);
+            if near.is_empty() { problem.hidden() } else { problem }
+        })
+    });
+    let env_name = |text: &str| {
+        let wrong = |_| Problem::new("this is no name for an environment variable").hidden();
+        check::env_name(text).map_err(wrong)
+    };
     let source = match reader.need("from", from) {
         Some(0) => Some(SecretSource::Prompt),
         Some(1) => reader.need("path", reader.parsed("path", path)).map(|path| SecretSource::File { path }),
-        Some(2) => reader.need("name", reader.parsed("name", check::env_name)).map(|name| SecretSource::Env { name }),
+        Some(2) => reader.need("name", reader.parsed("name", env_name)).map(|name| SecretSource::Env { name }),
         Some(3) => {
             let argv = reader.need("argv", reader.list("argv", check::word));
             if argv.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty)) {
@@ -49,7 +62,7 @@ pub(super) fn secret_source(
         }
         None => {
             // Without a source nobody knows which of these belong to it.
-            ["path", "name", "argv", "identity"].into_iter().for_each(|key| reader.know(key));
+            SOURCE_KEYS.iter().for_each(|key| reader.know(key));
             None
         }
     };
@@ -61,7 +74,9 @@ pub(super) fn secret_source(
 pub(super) fn services(reader: &Reader<'_>, file: &Utf8Path, context: &Context, into: &mut Services) {
     for entry in reader.entries() {
         if !["infisical", "forge"].contains(&entry.key) {
-            unknown_table(reader, &entry, &["infisical", "forge"], "service");
+            let near = did_you_mean(entry.key, ["infisical", "forge"]);
+            let message = format!("unknown service {}{near}", quoted(entry.key));
+            reader.note(Diag::at(entry.key_place, message).help("one of `infisical`, `forge`"));
             continue;
         }
         let Got::Is(table) = reader.open(&entry, format!("the service `{}`", entry.key)) else { continue };

@@ -69,7 +69,7 @@ pub(super) fn check(raw: &str, mode: Mode) -> Result<bool, Fault> {
     if !has_markup(raw) {
         return Ok(false);
     }
-    let tree = parse(raw, "template", syntax()).map_err(|error| explain(&error, "is no valid template"))?;
+    let tree = parse(raw, "template", syntax()).map_err(|error| explain(&error, "not a valid template"))?;
     let Stmt::Template(template) = tree else { return Ok(false) };
     let mut shell = ShellState::default();
     let mut needs_values = false;
@@ -98,7 +98,7 @@ pub(super) fn check_expression(raw: &str) -> Result<(), Fault> {
     if has_markup(raw) {
         return Err(Fault::new("`when` is an expression already").help("write it without `{{ }}`"));
     }
-    Environment::new().compile_expression(raw).map(drop).map_err(|error| explain(&error, "is no valid expression"))
+    Environment::new().compile_expression(raw).map(drop).map_err(|error| explain(&error, "not a valid expression"))
 }
 
 /// One variable: its value, and where it was defined if that is known.
@@ -128,7 +128,7 @@ impl<'v> Scope<'v> {
         }
         check(raw, mode)?;
         let env = environment(mode);
-        let template = env.template_from_str(raw).map_err(|error| explain(&error, "is no valid template"))?;
+        let template = env.template_from_str(raw).map_err(|error| explain(&error, "not a valid template"))?;
         let names = template.undeclared_variables(false);
         let values = self.values(&names)?;
         let text = template.render(values).map_err(|error| self.explain_missing(raw, &error, &names))?;
@@ -145,7 +145,7 @@ impl<'v> Scope<'v> {
         if value.kind() == ValueKind::Bool {
             return Ok(value.is_true());
         }
-        Err(Fault::new(format!("is neither true nor false, but a {}", value.kind()))
+        Err(Fault::new(format!("`when` is neither true nor false, but a {}", value.kind()))
             .help("compare it, as in `flag == \"yes\"`, or test it, as in `flag is defined`"))
     }
 
@@ -157,7 +157,7 @@ impl<'v> Scope<'v> {
 
     fn evaluate(&self, raw: &str) -> Result<Value, Fault> {
         let env = environment(Mode::Plain);
-        let expression = env.compile_expression(raw).map_err(|error| explain(&error, "is no valid expression"))?;
+        let expression = env.compile_expression(raw).map_err(|error| explain(&error, "not a valid expression"))?;
         let names = expression.undeclared_variables(false);
         let values = self.values(&names)?;
         let value = expression.eval(values).map_err(|error| self.explain_missing(raw, &error, &names))?;
@@ -420,11 +420,11 @@ mod tests {
         assert!(fill("{% if x %}y{% endif %}").starts_with("only `{{ … }}`"));
         assert!(fill("{% include '/etc/passwd' %}").contains("template"));
         assert!(fill("{{ 'x' * 200000 }}").contains("longer"));
-        assert!(fill("{{ ").starts_with("is no valid template"));
-        assert!(fault(scope.truth("data_dir")).starts_with("is neither true nor false, but a string"));
+        assert!(fill("{{ ").starts_with("not a valid template"));
+        assert!(fault(scope.truth("data_dir")).starts_with("`when` is neither true nor false, but a string"));
         assert!(fault(scope.truth("nothing")).starts_with("undefined variable"));
         assert!(fault(scope.truth("{{ a }}")).contains("already"));
-        assert!(fault(scope.truth("a ==")).starts_with("is no valid expression"));
+        assert!(fault(scope.truth("a ==")).starts_with("not a valid expression"));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use toml::de::DeValue;
 
 use super::Context;
 use super::check;
-use super::diag::{Diag, Diagnostics, Place, nearest};
+use super::diag::{Diag, Diagnostics, Place};
 use super::file::{Node, Sink};
 use super::literal;
-use super::reader::{Entry, Fill, Reader, integer};
+use super::reader::{Fill, Reader, integer};
 use super::template::{Fault, Scope, Var};
 use crate::model::{Host, Vars};
 
@@ -73,7 +73,7 @@ fn vars_file(path: &Utf8Path, context: &Context) -> Result<IndexMap<String, Var>
     let vars = sink.read(&context.cwd.join(path)).and_then(|text| {
         let file = sink.add(path, &text);
         let node: Node<'_> = sink.parse(file, &text)?;
-        let reader = Reader::new(&sink, node.place.clone(), &node.table, "the variables", Fill::Keep);
+        let reader = Reader::new(&sink, &node.place, &node.table, "the variables", Fill::Keep);
         Some(read(&reader))
     });
     sink.finish()?;
@@ -167,14 +167,6 @@ pub fn resolved_vars(host: &Host, extra: &Vars) -> Vec<(String, Result<Json, Str
     let names: std::collections::BTreeSet<&String> = host.vars.keys().chain(extra.keys()).collect();
     let said = |fault: Fault| fault.message;
     names.into_iter().map(|name| (name.clone(), scope.resolved(name).map_err(said))).collect()
-}
-
-/// Whether an entry is a table; other shapes are noted with the name that was probably meant.
-pub(super) fn unknown_table(reader: &Reader<'_>, entry: &Entry<'_>, known: &[&str], what: &str) {
-    let near = nearest(entry.key, known.iter().copied()).map(|near| format!(", did you mean `{near}`?"));
-    let message = format!("unknown {what} {}{}", super::diag::quoted(entry.key), near.unwrap_or_default());
-    let all = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    reader.note(Diag::at(entry.key_place.clone(), message).help(format!("one of {all}")));
 }
 
 #[cfg(test)]
