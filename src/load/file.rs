@@ -76,6 +76,9 @@ impl Sink {
         match read_text(path) {
             Ok(text) => Some(text),
             Err(why) => {
+                // Behind an `@` on the command line may stand anything.
+                let strange = path.as_str().contains('\n') || !literal::suspicious_lines(path.as_str()).is_empty();
+                let path = if strange { "the file" } else { path.as_str() };
                 self.note(Diag::new(format!("cannot read {path}: {why}")));
                 None
             }
