@@ -13,7 +13,9 @@ use super::diag::{Diag, Diagnostics, Place, Source, quoted};
 use super::literal;
 
 /// No inventory or playbook is this long.
-const LARGEST: u64 = 4 * 1024 * 1024;
+const LARGEST: u64 = 1024 * 1024;
+/// More errors than this of one load help nobody.
+const MOST: usize = 500;
 
 /// The files of one load, and what is wrong with them.
 #[derive(Debug, Default)]
@@ -39,7 +41,7 @@ impl Sink {
     pub(super) fn note(&self, diag: Diag) {
         let mut diags = self.diags.borrow_mut();
         let told = diags.iter().any(|known| known.hides() && known.place().is_some() && known.place() == diag.place());
-        if !told {
+        if !told && diags.len() < MOST {
             diags.push(diag);
         }
     }
@@ -93,11 +95,12 @@ impl Sink {
             self.secret(Place::new(file, &literal.span), format!("{} stands in this file", literal.kind));
         }
         self.scan_table(file, tree.get_ref(), "");
+        let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
         let mut line_told = None;
         for error in &errors {
             let span = error.span().unwrap_or_default();
             // The parser goes on in the middle of a line; only the first error of a line is news.
-            let line = text.as_bytes().iter().take(span.start).filter(|b| **b == b'\n').count();
+            let line = line_ends.partition_point(|end| *end < span.start);
             if line_told.replace(line) == Some(line) {
                 continue;
             }

@@ -45,6 +45,9 @@ const PREFIXES: &[(&str, usize, &str)] = &[
     ("tskey-", 10, "an access key"),
 ];
 
+/// How far before a value its key is looked for.
+const FARTHEST: usize = 200;
+
 /// Last words of key names whose value is a secret.
 const SECRET_WORDS: &[&str] = &[
     "password",
@@ -65,24 +68,29 @@ const SECRET_WORDS: &[&str] = &[
 
 /// Every place in `text` that looks like a secret, in order, none inside another.
 pub(super) fn find(text: &str) -> Vec<Literal> {
-    let bytes = text.as_bytes();
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        if let Some((end, kind)) = literal_at(bytes, at) {
-            found.push(Literal { span: at..end, kind });
-            at = end.max(at + 1);
-        } else {
-            at += 1;
-        }
-    }
-    found
+    literals(text).collect()
 }
 
 /// Whether any part of the text looks like a secret.
 pub(super) fn looks_secret(text: &str) -> bool {
+    literals(text).next().is_some()
+}
+
+fn literals(text: &str) -> impl Iterator<Item = Literal> {
     let bytes = text.as_bytes();
-    (0..bytes.len()).any(|at| literal_at(bytes, at).is_some())
+    let mut at = 0;
+    let mut no_jwt_before = 0;
+    std::iter::from_fn(move || {
+        while at < bytes.len() {
+            let start = at;
+            if let Some((end, kind)) = literal_at(bytes, start, &mut no_jwt_before) {
+                at = end.max(start + 1);
+                return Some(Literal { span: start..end, kind });
+            }
+            at += 1;
+        }
+        None
+    })
 }
 
 /// Whether a key of this name holds a secret: `password`, `registry_token`, `clientSecret`, but not `token_file`.
@@ -152,12 +160,16 @@ fn quoted_name(text: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'))
 }
 
-fn literal_at(bytes: &[u8], at: usize) -> Option<(usize, &'static str)> {
+/// `no_jwt_before` saves looking at one long word again from each of its letters.
+fn literal_at(bytes: &[u8], at: usize, no_jwt_before: &mut usize) -> Option<(usize, &'static str)> {
     let rest = bytes.get(at..)?;
     let before = at.checked_sub(1).and_then(|i| bytes.get(i)).copied();
     let boundary = before.is_none_or(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')));
-    if let Some(len) = jwt(rest) {
-        return Some((at + len, "a JSON web token"));
+    if at >= *no_jwt_before && rest.starts_with(b"eyJ") {
+        match jwt(rest) {
+            Ok(len) => return Some((at + len, "a JSON web token")),
+            Err(header) => *no_jwt_before = at + header,
+        }
     }
     if let Some(len) = private_key(rest) {
         return Some((at + len, "a private key"));
@@ -203,17 +215,15 @@ fn prefixed(rest: &[u8]) -> Option<(usize, &'static str)> {
     (len >= 8).then(|| (3 + run(tail, token_byte), "an Infisical service token"))
 }
 
-/// `header.payload` and, if it is there, `.signature`: the header is `{"…` in base64.
-fn jwt(rest: &[u8]) -> Option<usize> {
+/// The length of `header.payload` and, if it is there, `.signature`: the header is `{"…` in base64. Otherwise the
+/// length of what might have been the header: no other token can begin in it, for it would end in the same place.
+fn jwt(rest: &[u8]) -> Result<usize, usize> {
     let base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    let header = 3 + run(rest.strip_prefix(b"eyJ")?, base64url);
-    let payload = run(rest.get(header..)?.strip_prefix(b".")?, base64url);
-    if header < 9 || payload < 4 {
-        return None;
-    }
+    let header = run(rest, base64url);
+    let part = |at: usize| rest.get(at..).and_then(|tail| tail.strip_prefix(b".")).map(|tail| run(tail, base64url));
+    let Some(payload) = part(header).filter(|payload| header >= 9 && *payload >= 4) else { return Err(header) };
     let end = header + 1 + payload;
-    let signature = rest.get(end..)?.strip_prefix(b".").map_or(0, |tail| 1 + run(tail, base64url));
-    Some(end + signature)
+    Ok(part(end).map_or(end, |signature| end + 1 + signature))
 }
 
 /// A PEM or OpenSSH private key: everything to its end line, or to the end of the text.
@@ -241,7 +251,8 @@ fn url_password(rest: &[u8]) -> Option<usize> {
 
 /// Whether the nearest `=` or `:` on this line belongs to a key with a secret-looking word in it.
 fn behind_secret_key(before: &[u8]) -> bool {
-    let line = before.rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    let near = before.get(before.len().saturating_sub(FARTHEST)..).unwrap_or_default();
+    let line = near.rsplit(|b| *b == b'\n').next().unwrap_or_default();
     let Some(at) = line.iter().rposition(|b| matches!(b, b'=' | b':')) else { return false };
     let key: Vec<u8> = line.get(..at).unwrap_or_default().to_ascii_lowercase();
     let start = key.iter().rposition(|b| matches!(b, b'=' | b'{' | b',' | b'[')).map_or(0, |at| at + 1);

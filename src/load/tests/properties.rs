@@ -114,3 +114,18 @@ proptest! {
         prop_assert_eq!(words, vec!["a".to_owned(), format!("--b={value}"), value]);
     }
 }
+
+#[test]
+fn large_and_twisted_files_are_answered_in_time() {
+    let start = std::time::Instant::now();
+    let size = 200_000;
+    for piece in
+        ["eyJ", "= ", "[a]\n", "x = 1\n", "[[steps]]\n", "deadbeefdeadbeefdeadbeefdeadbeef ", "[", "{{", "token="]
+    {
+        everything(&piece.repeat(size / piece.len()));
+    }
+    let chain: String = (0..5000).map(|n| format!("[groups.g{n}]\nchildren = ['g{}']\n", n + 1)).collect();
+    let chain = format!("{chain}[groups.g5000]\n");
+    assert!(everything(&chain).contains("deep"));
+    assert!(start.elapsed() < std::time::Duration::from_secs(120), "{:?}", start.elapsed());
+}
