@@ -135,6 +135,10 @@ say!(
     syntax_error_on_a_secret_line,
     about_playbook("hosts = 'all'\ntoken = hunter2\nclient_secret = [\n  'hunter2'\n]\npassword = 'hunter2\n")
 );
+say!(
+    an_ordinary_error_on_a_secret_line,
+    about_playbook(&format!("{HEAD}[[steps]]\nname = 'x'\nbackup = {{ path = 'x', password = 'hunter2' }}\n"))
+);
 say!(broken_around_a_secret, about_playbook("\"\"\"\npassword = [\n\"hunter2\"]\n"));
 say!(
     a_private_key,
