@@ -39,6 +39,7 @@ mod link;
 mod reap;
 pub mod runner;
 mod server;
+pub mod story;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::client::{self, AuthResult, Handle, Msg};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
@@ -83,8 +84,12 @@ pub(super) async fn started(handle: &Handle<Expecting>, command: &str) -> Channe
     }
 }
 
-/// Reads a channel to its end.
-pub(super) async fn finish(mut channel: Channel<Msg>) -> Done {
+/// Reads a channel to its end; fails the test when that does not come.
+pub(super) async fn finish(channel: Channel<Msg>) -> Done {
+    tokio::time::timeout(Duration::from_secs(30), read_all(channel)).await.expect("the channel did not end")
+}
+
+async fn read_all(mut channel: Channel<Msg>) -> Done {
     let mut done = Done::default();
     while let Some(message) = channel.wait().await {
         match message {

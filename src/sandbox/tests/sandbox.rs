@@ -11,7 +11,7 @@ use super::until;
 use crate::model::Fingerprint;
 use crate::sandbox::reap::processes_of;
 use crate::sandbox::runner::POINTER;
-use crate::sandbox::{BreakRestart, ForgeAccess, OldPointer, RunnerFiles, Sandbox, SandboxHost, SandboxOptions};
+use crate::sandbox::{BreakRestart, ForgeAccess, OldPointer, RunnerFiles, Sandbox, SandboxHost, SandboxOptions, story};
 
 /// Does by hand what the playbook does up to the restart.
 fn rotate(sandbox: &Sandbox, host: &SandboxHost) {
@@ -66,6 +66,8 @@ async fn runner_changes_its_token_at_a_restart_only_and_a_broken_one_refuses_it(
     assert_eq!((status, said.contains("refuses this runner's token")), (Some(1), true), "{said}");
     assert_eq!(control(refuses, "status").await.0, Some(3));
     assert_eq!(sandbox.facts(refuses).runner, None);
+    let log = fs::read_to_string(RunnerFiles::of(refuses.dir()).log()).unwrap();
+    assert_eq!(log.matches("runner: up").count(), 1, "it was never up with the new token: {log}");
     // With the old pointer it comes back.
     let files = RunnerFiles::of(refuses.dir());
     let env = fs::read_to_string(files.env_file()).unwrap();
@@ -231,6 +233,42 @@ async fn files_are_whole_and_private() {
     for private in [secret, forge_token, inventory["defaults"]["identity_file"].as_str().unwrap()] {
         assert_eq!(fs::metadata(private).unwrap().permissions().mode() & 0o777, 0o600, "{private}");
     }
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn story_claims_only_what_is_so() {
+    let options =
+        SandboxOptions { break_restart: BTreeMap::from([(2, BreakRestart::AtOnce)]), ..SandboxOptions::default() };
+    let sandbox = Sandbox::start(2, options).await.unwrap();
+    let (host, other) = (&sandbox.hosts()[0], &sandbox.hosts()[1]);
+    let (before, other_before) = (sandbox.facts(host), sandbox.facts(other));
+    let held = |claims: Vec<story::Claim>| claims.into_iter().map(|claim| claim.holds).collect::<Vec<_>>();
+    let rotated = || held(story::rotated(&sandbox, host, &before, &sandbox.facts(host)));
+    let back = |host, before| held(story::rolled_back(&sandbox, host, before, &sandbox.facts(host)));
+
+    assert_eq!(rotated(), [false, false, false, false]);
+    assert_eq!(back(other, &other_before), [true, true, true]);
+    rotate(&sandbox, host);
+    assert_eq!(rotated(), [true, true, false, false]);
+    control(host, "restart").await;
+    assert_eq!(rotated(), [true, true, true, true]);
+    assert_eq!(back(host, &before), [false, false, false]);
+    rotate(&sandbox, other);
+    control(other, "restart").await;
+    assert_eq!(back(other, &other_before), [false, false, false]);
+
+    let line = story::host_line(host, &sandbox.facts(host));
+    assert!(
+        line.starts_with("runner-1: token sha256:") && line.contains("pointer to infisical-token-auth-token"),
+        "{line}"
+    );
+    assert!(story::host_line(other, &sandbox.facts(other)).ends_with("runner down"));
+    assert!(story::opening(&sandbox).iter().any(|line| line.contains("runner-2 will refuse")));
+    // The hint to look around works as it is printed.
+    let (_, ssh) = story::things_to_try(&sandbox, "keyswap").pop().unwrap();
+    let looked = tokio::process::Command::new("sh").args(["-c", &format!("{ssh} -o BatchMode=yes pwd")]).output().await;
+    assert_eq!(String::from_utf8(looked.unwrap().stdout).unwrap().trim_end(), host.dir().to_str().unwrap());
     sandbox.stop().await.unwrap();
 }
 
