@@ -192,6 +192,11 @@ async fn runner_ends_when_the_sandbox_process_is_gone() {
     // This very process id, but another start time: a reused id.
     fs::write(host.dir().join("owner"), format!("{} 1\n", std::process::id())).unwrap();
     until("the runner has ended", || sandbox.facts(host).runner.is_none()).await;
+    // A process id that somebody else has by now is no runner, and is left alone.
+    fs::write(RunnerFiles::of(host.dir()).pid_file(), format!("{}\n", std::process::id())).unwrap();
+    assert_eq!(sandbox.facts(host).runner, None);
+    assert_eq!(control(host, "status").await.0, Some(3));
+    assert_eq!(control(host, "stop").await, (Some(0), "not running".to_owned()));
     sandbox.stop().await.unwrap();
 }
 
