@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const POLL: Duration = Duration::from_millis(10);
+/// So many looks in a row must find nobody: a process in the middle of an exec has no environment for an instant.
+const LOOKS: u32 = 3;
 /// How long killed processes may take to vanish.
 const KILL_WAIT: Duration = Duration::from_secs(3);
 
@@ -24,11 +26,18 @@ const KILL_WAIT: Duration = Duration::from_secs(3);
 pub(super) fn end_all(dir: &Path, grace: Duration) -> Vec<i32> {
     let begun = Instant::now();
     let mut told: Vec<i32> = Vec::new();
+    let mut quiet = 0;
     loop {
         let found = processes_of(dir);
         if found.is_empty() {
-            return Vec::new();
+            quiet += 1;
+            if quiet == LOOKS {
+                return Vec::new();
+            }
+            thread::sleep(POLL);
+            continue;
         }
+        quiet = 0;
         let waited = begun.elapsed();
         if waited > grace + KILL_WAIT {
             return found.into_iter().map(|(pid, _)| pid).collect();

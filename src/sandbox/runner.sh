@@ -8,7 +8,8 @@
 #   runner.heartbeat  "UPTIME PID FINGERPRINT", every second
 #   runner.failed     why it is not up, for runnerctl
 #   pinned            if there: the only fingerprint it accepts, and after how many seconds it dies of another one
-#   owner             if there: process id and start time of the sandbox; without that process it ends by itself
+#   owner             if there: process id and start time of the sandbox; without that process it ends by itself, and
+#                     also when its directory is gone
 set -u
 home=${0%/*}
 umask 077
@@ -20,15 +21,16 @@ fail() {
   exit 1
 }
 
-finish() {
+finish() { # also where the directory is gone already
   [ -z "$nap" ] || kill "$nap" 2>/dev/null
   rm -f "$home/runner.status" "$home/runner.heartbeat" "$home/runner.pid"
   printf 'runner: stopped (%s)\n' "$1"
   exit 0
 }
 
-# Whether the process that made this host still lives; a reused process id has another start time.
+# Whether the host is still there and the process that made it still lives; a reused process id has another start time.
 owned() {
+  [ -f "$0" ] || return 1
   [ -f "$home/owner" ] || return 0
   read -r owner born <"$home/owner" || return 0
   { read -r stat <"/proc/$owner/stat"; } 2>/dev/null || return 1
@@ -68,7 +70,7 @@ while owned; do
     fail "the server refuses this runner's token"
   fi
   read -r uptime _ </proc/uptime
-  printf '%s %s %s\n' "$uptime" "$$" "$token" >"$home/runner.heartbeat"
+  { printf '%s %s %s\n' "$uptime" "$$" "$token" >"$home/runner.heartbeat"; } 2>/dev/null
   sleep 1 &
   nap=$!
   wait "$nap"

@@ -201,6 +201,15 @@ async fn runner_ends_when_the_sandbox_process_is_gone() {
 }
 
 #[tokio::test]
+async fn runner_ends_when_its_directory_is_gone() {
+    let sandbox = Sandbox::start(1, SandboxOptions::default()).await.unwrap();
+    let pid = sandbox.facts(&sandbox.hosts()[0]).runner.unwrap().pid;
+    fs::remove_dir_all(sandbox.dir().join("hosts")).unwrap();
+    until("the runner has ended", || !processes_of(sandbox.dir()).iter().any(|(id, _)| *id == pid)).await;
+    assert!(sandbox.stop().await.is_ok());
+}
+
+#[tokio::test]
 async fn files_are_whole_and_private() {
     let forge = ForgeAccess {
         url: "http://127.0.0.1:1".to_owned(),
