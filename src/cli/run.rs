@@ -156,7 +156,7 @@ async fn whole(
         return Ok(nothing_done(selected, events, found, &reason, false).await.max(2));
     }
     say_plan(events, &found, args.check || args.diff || !args.yes);
-    let changes = found.ready.iter().any(|saga| saga.changes());
+    let changes = found.ready.iter().any(crate::engine::Saga::changes);
     if args.check {
         return Ok(checked(events, found, changes).await);
     }

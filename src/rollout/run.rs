@@ -87,7 +87,7 @@ async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec
     let seeds: HashMap<HostName, Seed> =
         batch.iter().map(|saga| (saga.name().clone(), Seed::of(saga, number))).collect();
     let mut up = batch;
-    let changes = up.iter().any(|saga| saga.changes());
+    let changes = up.iter().any(Saga::changes);
     loop {
         let (still, fallen, lost) = batch::advance(up, rolling.forks, watcher(rolling, state.failures)).await;
         up = still;
@@ -266,7 +266,7 @@ async fn commit(rolling: &Rolling, state: &mut State, number: u32, up: Vec<Saga>
             return;
         }
     }
-    let (done, lost) = batch::side_by_side(up, rolling.forks, |saga| saga.commit()).await;
+    let (done, lost) = batch::side_by_side(up, rolling.forks, Saga::commit).await;
     let mut unsettled: Vec<(Settling, String)> = Vec::new();
     for result in done {
         match result {

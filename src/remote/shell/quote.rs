@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn shell_says(shell: &[&str], text: &str) -> Vec<u8> {
-        let script = format!("KS_NL='\n'\nKS_CR=$(printf '\\r')\nset -f\neval \"printf %s $(cat)\"\n");
+        let script = "KS_NL='\n'\nKS_CR=$(printf '\\r')\nset -f\neval \"printf %s $(cat)\"\n";
         let mut child = std::process::Command::new(shell[0])
             .args(&shell[1..])
             .arg("-c")
