@@ -66,6 +66,8 @@ pub(super) enum Command {
     Lint(LintArgs),
     /// What a pattern selects, with resolved variables (never secrets)
     Hosts(HostsArgs),
+    /// Reach, log in, escalate; say what is missing
+    Ping(PingArgs),
     /// Throw-away runner hosts: a rotation, and one host that fails and is rolled back
     Demo(DemoArgs),
     /// Throw-away runner hosts and a stand-in forge, until Ctrl-C
@@ -171,9 +173,27 @@ pub(super) struct LintArgs {
 pub(super) struct HostsArgs {
     #[command(flatten)]
     pub(super) select: Select,
-    /// Which hosts
-    #[arg(default_value = "all")]
-    pub(super) pattern: String,
+    /// `accept`: scan host keys, show fingerprints, ask, add them to known_hosts
+    #[arg(value_enum)]
+    pub(super) verb: Option<HostsVerb>,
+    /// Do not ask (accept)
+    #[arg(short, long)]
+    pub(super) yes: bool,
+}
+
+/// What `hosts` does beside listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum HostsVerb {
+    /// Scan host keys, show fingerprints, ask, add them to known_hosts
+    Accept,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct PingArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) reach: Reach,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,6 +6,8 @@ use crate::secret::SecretError;
 
 /// keyswap itself failed.
 pub(super) const INTERNAL: u8 = 1;
+/// Hosts could not be reached; nothing was changed there.
+pub(super) const UNREACHABLE: u8 = 4;
 /// Bad usage, or a question that needs a terminal or `--yes`.
 pub(super) const USAGE: u8 = 5;
 /// A file is invalid.

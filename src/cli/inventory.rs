@@ -1,9 +1,9 @@
-//! Reading the files that a command names, and what only reads files: `lint`, `hosts`.
+//! Reading the files that a command names; `lint` does nothing else.
 
 use camino::Utf8PathBuf;
 
 use super::CliError;
-use super::args::{HostsArgs, LintArgs, RunArgs};
+use super::args::{LintArgs, Reach, RunArgs, Select};
 use super::session::Session;
 use crate::load::{self, Diagnostics, Playbook};
 use crate::model::{Become, Host, Inventory, Step, Vars};
@@ -24,22 +24,14 @@ impl Selected {
         let inventory = load::inventory(&args.select.inventory, &context);
         let playbook = load::playbook(&args.playbook, &context);
         let (inventory, playbook) = both(inventory, playbook)?;
+        playbook.check_hosts(&inventory)?;
         let names = load::select(&inventory, &playbook.hosts, args.select.limit.as_deref())
             .map_err(|error| CliError::usage(error.to_string()))?;
         let mut hosts = Vec::new();
         let mut faults: Option<Diagnostics> = None;
         for name in names {
             let Some(host) = inventory.hosts.get(&name) else { continue };
-            let mut host = host.clone();
-            if let Some(user) = &args.reach.user {
-                host.connection.user.clone_from(user);
-            }
-            if let Some(key) = &args.reach.private_key {
-                host.connection.identity_files = vec![key.clone()];
-            }
-            if args.reach.become_root && host.connection.become_method == Become::None {
-                host.connection.become_method = Become::Sudo;
-            }
+            let host = reached(host, &args.reach);
             match playbook.steps_for(&host, &extra) {
                 Ok(steps) => hosts.push((host, steps)),
                 Err(found) => merge(&mut faults, found),
@@ -52,7 +44,31 @@ impl Selected {
     }
 }
 
-fn joined(paths: &[Utf8PathBuf]) -> String {
+/// A host as the command line wants it reached.
+fn reached(host: &Host, reach: &Reach) -> Host {
+    let mut host = host.clone();
+    if let Some(user) = &reach.user {
+        host.connection.user.clone_from(user);
+    }
+    if let Some(key) = &reach.private_key {
+        host.connection.identity_files = vec![key.clone()];
+    }
+    if reach.become_root && host.connection.become_method == Become::None {
+        host.connection.become_method = Become::Sudo;
+    }
+    host
+}
+
+/// The selected hosts of an inventory, without a playbook.
+pub(super) fn select(session: &Session, select: &Select, reach: Option<&Reach>) -> Result<Vec<Host>, CliError> {
+    let inventory = load::inventory(&select.inventory, &session.context()?)?;
+    let names =
+        load::select(&inventory, "all", select.limit.as_deref()).map_err(|error| CliError::usage(error.to_string()))?;
+    let hosts = names.iter().filter_map(|name| inventory.hosts.get(name));
+    Ok(hosts.map(|host| reach.map_or_else(|| host.clone(), |reach| reached(host, reach))).collect())
+}
+
+pub(super) fn joined(paths: &[Utf8PathBuf]) -> String {
     paths.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(" -i ")
 }
 
@@ -76,7 +92,7 @@ fn both<A, B>(a: Result<A, Diagnostics>, b: Result<B, Diagnostics>) -> Result<(A
     }
 }
 
-fn extra_vars(session: &Session, args: &[String]) -> Result<Vars, CliError> {
+pub(super) fn extra_vars(session: &Session, args: &[String]) -> Result<Vars, CliError> {
     let context = session.context()?;
     load::extra_vars(args, &context).map_err(|error| CliError::usage(super::session::chain(&error)))
 }
@@ -103,6 +119,7 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
         }
     }
     if let (Some(inventory), Some(playbook)) = (&inventory, &playbook) {
+        playbook.check_hosts(inventory)?;
         let names =
             load::select(inventory, &playbook.hosts, None).map_err(|error| CliError::usage(error.to_string()))?;
         for host in names.iter().filter_map(|name| inventory.hosts.get(name)) {
@@ -118,26 +135,4 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
             Ok(0)
         }
     }
-}
-
-pub(super) fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, CliError> {
-    let context = session.context()?;
-    let extra = extra_vars(session, &args.select.extra_vars)?;
-    let inventory = load::inventory(&args.select.inventory, &context)?;
-    let names = load::select(&inventory, &args.pattern, args.select.limit.as_deref())
-        .map_err(|error| CliError::usage(error.to_string()))?;
-    let mut out = session.out();
-    for host in names.iter().filter_map(|name| inventory.hosts.get(name)) {
-        let to = &host.connection;
-        let via: Vec<&str> = to.jump.iter().map(|hop| hop.name.as_str()).collect();
-        let via = if via.is_empty() { String::new() } else { format!(" via {}", via.join(", ")) };
-        out.line(&format!("{}: {}@{}:{}{via}", host.name, to.user, to.address, to.port));
-        for (key, value) in load::resolved_vars(host, &extra) {
-            match value {
-                Ok(value) => out.line(&format!("  {key} = {value}")),
-                Err(error) => out.line(&format!("  {key}: {error}")),
-            }
-        }
-    }
-    Ok(0)
 }

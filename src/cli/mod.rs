@@ -3,6 +3,7 @@
 mod args;
 mod demo;
 mod error;
+mod hosts;
 mod inventory;
 mod prompt;
 mod resume;
@@ -56,7 +57,8 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Resume(args) => resume::resume(session, &args).await,
             Command::Runs(args) => runs::runs(session, &args),
             Command::Lint(args) => inventory::lint(session, &args),
-            Command::Hosts(args) => inventory::hosts(session, &args),
+            Command::Hosts(args) => hosts::hosts(session, &args).await,
+            Command::Ping(args) => hosts::ping(session, &args).await,
             Command::Demo(args) => Box::pin(demo::demo(session, &args)).await,
             Command::Sandbox(args) => Box::pin(demo::sandbox(session, &args)).await,
         }

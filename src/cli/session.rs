@@ -39,7 +39,7 @@ impl Session {
         (!value.is_empty()).then_some(value)
     }
 
-    fn home(&self) -> Utf8PathBuf {
+    pub(super) fn home(&self) -> Utf8PathBuf {
         self.var("HOME").unwrap_or_else(|| "/".to_owned()).into()
     }
 

@@ -17,7 +17,8 @@ use super::reader::{Entry, Fill, Got, Reader, integer};
 use super::template::{self, Var};
 use super::{Context, shared, vars};
 use crate::model::{
-    Action, ApprovalPolicy, BatchSize, Host, OnFailure, Once, Rollout, SecretName, SecretSource, Step, StepRef, Vars,
+    Action, ApprovalPolicy, BatchSize, Host, Inventory, OnFailure, Once, Rollout, SecretName, SecretSource, Step,
+    StepRef, Vars,
 };
 
 /// A playbook that was read and checked as far as that is possible without a host.
@@ -37,6 +38,7 @@ pub struct Playbook {
     pub approval: Option<ApprovalPolicy>,
     vars: IndexMap<String, Var>,
     steps: Vec<StepRef>,
+    hosts_place: Place,
     source: Source,
 }
 
@@ -85,6 +87,7 @@ fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Opt
         }
         !hosts.is_empty()
     });
+    let hosts_place = reader.get("hosts").map_or_else(|| reader.here(), |entry| entry.place);
     // Variables are read with their templates, which only make sense for a host.
     let vars = match reader.get("vars") {
         Some(Entry { value: DeValue::Table(table), place, .. }) => {
@@ -116,6 +119,7 @@ fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Opt
         approval: approval?,
         vars,
         steps: steps?,
+        hosts_place,
         source: Source::new(path, ""),
     })
 }
@@ -339,6 +343,21 @@ impl Playbook {
     #[must_use]
     pub fn step_refs(&self) -> Vec<StepRef> {
         self.steps.clone()
+    }
+
+    /// Whether the playbook's own pattern selects any host of an inventory. A name in it that the inventory does not
+    /// have is a fault of the file, unlike one in a limit.
+    ///
+    /// # Errors
+    /// What [`select`](super::select()) says of the pattern, with its place in the playbook.
+    pub fn check_hosts(&self, inventory: &Inventory) -> Result<(), Diagnostics> {
+        match super::select(inventory, &self.hosts, None) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let diag = Diag::at(self.hosts_place.clone(), error.to_string());
+                Err(Diagnostics::new(vec![self.source.clone()], vec![diag]))
+            }
+        }
     }
 
     /// The steps for one host, every `{{ … }}` filled in. `extra` is what `-e` gave.

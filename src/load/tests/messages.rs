@@ -139,6 +139,11 @@ say!(
     an_ordinary_error_on_a_secret_line,
     about_playbook(&format!("{HEAD}[[steps]]\nname = 'x'\nbackup = {{ path = 'x', password = 'hunter2' }}\n"))
 );
+say!(hosts_that_are_not_there, {
+    let inventory = inventory(&[("i.toml", "[groups.docker-publish]\nhosts = ['a']\n")]).unwrap();
+    let text = "name = 'x'\nhosts = 'docker-publihs'\n[[steps]]\nname = 'x'\nbackup = { path = '/x' }\n";
+    playbook(text).unwrap().check_hosts(&inventory).unwrap_err().to_string()
+});
 say!(broken_around_a_secret, about_playbook("\"\"\"\npassword = [\n\"hunter2\"]\n"));
 say!(
     a_private_key,

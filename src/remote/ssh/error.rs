@@ -354,6 +354,12 @@ impl ConnectError {
         self.class() == Class::HostKey
     }
 
+    /// The machine's key is recorded nowhere, so that a person may accept it. A changed, revoked or pinned one is not that.
+    #[must_use]
+    pub fn is_unknown_host_key(&self) -> bool {
+        matches!(&self.problem, Problem::HostKey(problem) if matches!(**problem, HostKeyProblem::Unknown { .. }))
+    }
+
     /// The host key that was refused, if that is why.
     #[must_use]
     pub fn offered_host_key(&self) -> Option<&HostKey> {

@@ -1,0 +1,160 @@
+//! `keyswap hosts`, `keyswap hosts accept`, `keyswap ping`: the inventory against the world.
+
+use std::sync::Arc;
+
+use camino::Utf8PathBuf;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::args::{HostsArgs, HostsVerb, PingArgs};
+use super::inventory::{extra_vars, joined, select};
+use super::prompt::Terminal;
+use super::session::Session;
+use super::{CliError, error};
+use crate::load;
+use crate::model::{Connection, Host};
+use crate::remote::ssh::known_hosts::{Endpoint, HostKey, learn};
+use crate::remote::{Answer, Connect, HostFacts, Op, SshConnect};
+
+pub(super) async fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, CliError> {
+    let hosts = select(session, &args.select, None)?;
+    if args.verb == Some(HostsVerb::Accept) {
+        return accept(session, args, &hosts).await;
+    }
+    let extra = extra_vars(session, &args.select.extra_vars)?;
+    let mut out = session.out();
+    for host in &hosts {
+        let to = &host.connection;
+        let via: Vec<&str> = to.jump.iter().map(|hop| hop.name.as_str()).collect();
+        let via = if via.is_empty() { String::new() } else { format!(" via {}", via.join(", ")) };
+        out.line(&format!("{}: {}@{}:{}{via}", host.name, to.user, to.address, to.port));
+        for (key, value) in load::resolved_vars(host, &extra) {
+            match value {
+                Ok(value) => out.line(&format!("  {key} = {value}")),
+                Err(error) => out.line(&format!("  {key}: {error}")),
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// A host key that is not known yet.
+struct Offer {
+    name: String,
+    connection: Connection,
+    key: HostKey,
+}
+
+/// Scans the selected hosts; a key that is unknown is shown, asked about and written down. A changed or revoked key is
+/// never accepted here: its old line must be taken out by hand.
+async fn accept(session: &Session, args: &HostsArgs, hosts: &[Host]) -> Result<u8, CliError> {
+    let mut out = session.out();
+    let (mut offers, mut unreachable, mut refused) = (Vec::new(), false, false);
+    let dialer = session.dialer();
+    for host in hosts {
+        match dialer.connect(&host.connection).await {
+            Ok(link) => {
+                out.line(&format!("{}: its key is known", host.name));
+                link.close().await;
+            }
+            Err(error) if error.is_unknown_host_key() => {
+                if let Some(key) = error.offered_host_key() {
+                    // A hop's key is accepted under the hop's own address.
+                    let hop = host.connection.jump.iter().find(|hop| Some(&hop.name) == error.hop.as_ref());
+                    let connection = hop.map_or(&host.connection, |hop| &hop.connection).clone();
+                    out.line(&format!(
+                        "{}: {}:{} presents {} {}",
+                        host.name,
+                        connection.address,
+                        connection.port,
+                        key.kind(),
+                        key.fingerprint()
+                    ));
+                    offers.push(Offer { name: host.name.to_string(), connection, key: key.clone() });
+                }
+            }
+            Err(error) if error.is_unreachable() => {
+                unreachable = true;
+                out.line(&format!("{}: {}", host.name, super::session::chain(&error)));
+            }
+            // The key is known, and what failed comes after it.
+            Err(error) if !error.is_host_key() => out.line(&format!("{}: its key is known", host.name)),
+            Err(error) => {
+                refused = true;
+                let hint = error.hint(&joined(&args.select.inventory), host.name.as_str());
+                out.line(&format!("{}: {}; {hint}", host.name, super::session::chain(&error)));
+            }
+        }
+    }
+    if !offers.is_empty() && !args.yes {
+        Terminal::confirm("Are these the hosts' own keys?")?;
+    }
+    for offer in &offers {
+        let usual = || session.home().join(".ssh/known_hosts");
+        let file: Utf8PathBuf = offer.connection.known_hosts.first().cloned().unwrap_or_else(usual);
+        let endpoint = Endpoint::new(&offer.connection.address, offer.connection.port);
+        learn(&file, &endpoint, &offer.key)
+            .map_err(|error| CliError::internal(&format!("cannot write {file}"), error))?;
+        out.line(&format!("{}: added to {file}", offer.name));
+    }
+    Ok(match (refused, unreachable) {
+        (true, _) => 2,
+        (false, true) => 4,
+        (false, false) => 0,
+    })
+}
+
+/// Reaches every selected host, logs in, escalates, and says what it is.
+pub(super) async fn ping(session: &Session, args: &PingArgs) -> Result<u8, CliError> {
+    let hosts = select(session, &args.select, Some(&args.reach))?;
+    let connect = Arc::new(SshConnect::new(session.dialer(), joined(&args.select.inventory)));
+    let permits = Arc::new(Semaphore::new(usize::from(args.reach.forks)));
+    let mut tasks = JoinSet::new();
+    for (at, host) in hosts.into_iter().enumerate() {
+        let (connect, permits) = (Arc::clone(&connect), Arc::clone(&permits));
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            (at, host.name.clone(), one(connect.as_ref(), &host).await)
+        });
+    }
+    let mut results: Vec<_> = tasks.join_all().await;
+    results.sort_by_key(|(at, ..)| *at);
+    let mut out = session.out();
+    let mut code = 0;
+    for (_, name, result) in results {
+        match result {
+            Ok(facts) => {
+                out.line(&format!(
+                    "{name}: ok: {} as uid {}, {}, {}, state in {} ({})",
+                    facts.login, facts.uid, facts.shell, facts.os, facts.state_dir, facts.phase
+                ));
+                if !facts.missing.is_empty() {
+                    code = code.max(2);
+                    out.line(&format!("{name}: lacks {}: install coreutils (or busybox)", facts.missing.join(", ")));
+                }
+                if matches!(facts.phase.as_str(), "armed" | "undo" | "dirty") {
+                    out.line(&format!("{name}: run {} holds it: keyswap resume {}", facts.run, facts.run));
+                }
+            }
+            Err(why) => {
+                code = code.max(error::UNREACHABLE);
+                out.line(&format!("{name}: {why}"));
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn one(connect: &SshConnect, host: &Host) -> Result<HostFacts, String> {
+    let mut conn = connect.connect(host).await.map_err(|error| match &error.hint {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    })?;
+    let answer = conn.call(&Op::Hello, None).await;
+    conn.close().await;
+    match answer {
+        Ok(Answer::Hello(facts)) => Ok(*facts),
+        Ok(_) => Err("the host answered another question".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
