@@ -88,6 +88,7 @@ pub(super) fn shared_for(
         halt: cancel.child_token(),
         cancel,
         patience: Patience::default(),
+        guard: plan.rollout.guard,
     })
 }
 

@@ -119,6 +119,7 @@ fn shared(
         cancel,
         halt,
         patience: Patience::default(),
+        guard: selected.playbook.rollout.guard,
     })
 }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::event::Sink;
 use crate::journal::Journal;
 use crate::model::RunId;
-use crate::remote::Connect;
+use crate::remote::{Connect, Hold};
 use crate::step::{Services, Values};
 
 pub use mend::mend_commands;
@@ -48,6 +48,21 @@ pub struct Shared {
     pub halt: CancellationToken,
     /// How long a lost host is tried again before it is owed.
     pub patience: Patience,
+    /// How long a host waits for a sign of life before it puts itself back; `None`: for ever.
+    pub guard: Option<Duration>,
+}
+
+impl Shared {
+    /// Under what a request works on a held host.
+    fn hold(&self, head: &str) -> Hold {
+        Hold { run: self.run.clone(), head: head.to_owned(), guard: self.guard }
+    }
+
+    /// How often a held host that is asked nothing else gets a sign of life; `None` without a guard.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.guard.map(|guard| guard / 3)
+    }
 }
 
 /// How often and how fast a lost host is connected to again.

@@ -177,7 +177,7 @@ impl Saga {
         let mut next = 0;
         let prepared = match facts.phase.as_str() {
             "armed" if ours => {
-                conn.call(&Op::Takeover { run: shared.run.clone() }, None).await?;
+                conn.call(&Op::Takeover { hold: shared.hold(""), only_held: true }, None).await?;
                 true
             }
             // It was let go, and only the word of it was lost.
@@ -295,11 +295,8 @@ impl Saga {
         let undo_digest = step::digest_of(&self.plan.undo);
         self.record(Record::PrepareStarted).await?;
         self.prepared = true;
-        let op = Op::Prepare {
-            run: self.shared.run.clone(),
-            owner: self.shared.owner.clone(),
-            undo: self.plan.undo.clone(),
-        };
+        let op =
+            Op::Prepare { hold: self.shared.hold(""), owner: self.shared.owner.clone(), undo: self.plan.undo.clone() };
         self.call(&op, None).await?;
         self.armed = true;
         self.record(Record::HostPrepared {
@@ -310,6 +307,20 @@ impl Saga {
         })
         .await?;
         Ok(())
+    }
+
+    /// How often this host needs a sign of life while nothing else is asked of it; `None` without a guard.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<std::time::Duration> {
+        self.shared.heartbeat()
+    }
+
+    /// Gives the host a sign of life, if it is held and has a guard. A lost link shows at the next request.
+    pub async fn renew(&mut self) {
+        if self.armed && self.shared.guard.is_some() {
+            let op = Op::Renew { hold: self.shared.hold("") };
+            let _ = self.call(&op, None).await;
+        }
     }
 
     /// Runs the host's steps up to the next barrier or the end.
@@ -378,7 +389,7 @@ impl Saga {
                     Some((name, newline)) => Some(content(self.shared.values.get(name), *newline)?),
                     None => None,
                 };
-                let op = Op::Act { run: self.shared.run.clone(), head, step: step.id.index, act: act.clone() };
+                let op = Op::Act { hold: self.shared.hold(&head), step: step.id.index, act: act.clone() };
                 let answer = self.call(&op, value.as_ref().map(|value| value.as_slice())).await?;
                 let Answer::Acted(acted) = answer else {
                     return Err(Stop::new(StopKind::Failed, "the host answered another question"));

@@ -54,7 +54,7 @@ impl Saga {
         if !self.touched() {
             return Ok(self.spare(HostStatus::Ok, None).await);
         }
-        let op = Op::Commit { run: self.shared.run.clone(), head: String::new() };
+        let op = Op::Commit { hold: self.shared.hold("") };
         let mut answer = self.call(&op, None).await;
         let mut settling = self.settling();
         if matches!(answer, Err(CallError::Lost(_))) && settling.reconnect().await.is_ok() {
@@ -92,7 +92,7 @@ impl Saga {
             return self.settling().undo(&format!("{reason}; the journal could not be written: {error}")).await;
         }
         let mut settling = self.settling();
-        let op = Op::Commit { run: settling.shared.run.clone(), head: String::new() };
+        let op = Op::Commit { hold: settling.shared.hold("") };
         match settling.call(&op).await {
             Ok(_) => {
                 let now = settling.now().await.ok();
@@ -232,7 +232,7 @@ impl Settling {
     }
 
     async fn take_over(&mut self) -> Result<(), CallError> {
-        self.call(&Op::Takeover { run: self.shared.run.clone() }).await?;
+        self.call(&Op::Takeover { hold: self.shared.hold(""), only_held: false }).await?;
         self.holds = true;
         Ok(())
     }
@@ -290,6 +290,9 @@ impl Settling {
             }
             // The undo had ended, and only its answer was lost.
             if ours && facts.phase == "old" {
+                if facts.by_guard {
+                    self.notes.push("put back by the host's own guard".to_owned());
+                }
                 let now = self.now().await?;
                 return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
             }
@@ -297,11 +300,7 @@ impl Settling {
         if !self.holds {
             self.take_over().await?;
         }
-        let op = Op::Undo {
-            run: self.shared.run.clone(),
-            head: head.to_owned(),
-            limit: crate::step::undo_limit(&self.undo),
-        };
+        let op = Op::Undo { hold: self.shared.hold(head), limit: crate::step::undo_limit(&self.undo) };
         match self.call(&op).await {
             Ok(Answer::Undone(undone)) => {
                 let now = self.now().await.unwrap_or_default();

@@ -41,6 +41,8 @@ pub struct HostFacts {
     pub phase: String,
     /// The run that the state names.
     pub run: String,
+    /// The host's own guard has taken that run back, or tried to.
+    pub by_guard: bool,
     /// Programs that keyswap needs and that are missing.
     pub missing: Vec<String>,
     /// Optional programs that are there.

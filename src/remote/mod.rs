@@ -18,7 +18,7 @@ pub use answer::{
     NowFact, ServiceFact, Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
-pub use op::{Act, EnvEdit, HostCondition, Op, Pointer, Probe, Target};
+pub use op::{Act, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
 pub use pipe::{Exit, Lost, Pipe};
 pub use undo::{FileBefore, UndoRecord, in_undo_order};
 

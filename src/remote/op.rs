@@ -18,10 +18,10 @@ pub enum Op {
     Hello,
     /// How things stand; changes nothing. One answer a probe, in order.
     Look(Vec<Probe>),
-    /// Keep the preimages and the undo, take the host for the run, set the stages.
+    /// Keep the preimages and the undo, take the host for the run, start its guard, set the stages.
     Prepare {
-        /// The run.
-        run: RunId,
+        /// For which run.
+        hold: Hold,
         /// Who runs it and from where, for a second operator's eyes.
         owner: String,
         /// The way back, in its order.
@@ -29,15 +29,20 @@ pub enum Op {
     },
     /// Take the host for the run again after the link was lost; the old session is fenced.
     Takeover {
-        /// The run.
-        run: RunId,
+        /// For which run.
+        hold: Hold,
+        /// A host that was settled meanwhile (by its guard, by another session) is refused, not taken up again.
+        only_held: bool,
+    },
+    /// A sign of life between requests: the guard waits on.
+    Renew {
+        /// For which run.
+        hold: Hold,
     },
     /// One step's act.
     Act {
-        /// The run.
-        run: RunId,
-        /// The head of the journal's chain.
-        head: String,
+        /// For which run.
+        hold: Hold,
         /// The step, counted from 1.
         step: u32,
         /// What to do.
@@ -59,17 +64,13 @@ pub enum Op {
     },
     /// Everything is as the run should leave it: the host is new.
     Commit {
-        /// The run.
-        run: RunId,
-        /// The head of the journal's chain.
-        head: String,
+        /// For which run.
+        hold: Hold,
     },
     /// Take the run back: the host is old, or dirty.
     Undo {
-        /// The run.
-        run: RunId,
-        /// The head of the journal's chain.
-        head: String,
+        /// For which run.
+        hold: Hold,
         /// The longest that its parts may take together.
         limit: Duration,
     },
@@ -78,6 +79,18 @@ pub enum Op {
         /// The run.
         run: RunId,
     },
+}
+
+/// Under what a request works on a held host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The run that holds the host.
+    pub run: RunId,
+    /// The head of the journal's chain; left on the host.
+    pub head: String,
+    /// How long the controller may be silent before the host puts itself back; `None`: for ever. Each request renews
+    /// it, for as long as the request itself may take and then this long.
+    pub guard: Option<Duration>,
 }
 
 /// What to look at.

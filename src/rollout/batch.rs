@@ -1,9 +1,11 @@
 //! One batch: side by side up to each barrier, then the barrier's step, then on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work};
 use crate::event::EventKind;
@@ -56,13 +58,21 @@ pub(super) async fn advance(
     forks: usize,
     on_fall: impl Fn(&Stop) + Clone + Send + Sync + 'static,
 ) -> (Vec<Saga>, Vec<Fallen>, Vec<HostName>) {
+    let all_there = Gathering::new(sagas.len());
     let (done, lost) = side_by_side(sagas, forks, |mut saga| {
-        let on_fall = on_fall.clone();
+        let (on_fall, all_there) = (on_fall.clone(), all_there.clone());
         async move {
+            let arrival = all_there.arrival();
             let result = match saga.prepare().await {
                 Ok(()) => saga.advance().await,
                 Err(stop) => Err(stop),
             };
+            drop(arrival);
+            // Who is early waits for the others, and says so to its host.
+            let stopped = result.as_ref().is_err_and(|stop| stop.kind == StopKind::Lost);
+            if !stopped {
+                keep_alive(std::slice::from_mut(&mut saga), all_there.complete()).await;
+            }
             match result {
                 Ok(()) => Ok(saga),
                 Err(stop) => {
@@ -81,6 +91,57 @@ pub(super) async fn advance(
         }
     }
     (up, fallen, lost)
+}
+
+/// Counts who has come to the end of a stage, in whatever way; a panic counts too.
+#[derive(Clone)]
+struct Gathering(Arc<(AtomicUsize, CancellationToken)>);
+
+struct Arrival(Gathering);
+
+impl Gathering {
+    fn new(expected: usize) -> Self {
+        Self(Arc::new((AtomicUsize::new(expected), CancellationToken::new())))
+    }
+
+    fn arrival(&self) -> Arrival {
+        Arrival(self.clone())
+    }
+
+    async fn complete(&self) {
+        self.0.1.cancelled().await;
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let (left, token) = &*self.0.0;
+        if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            token.cancel();
+        }
+    }
+}
+
+/// Gives held hosts signs of life until something else is done, and gives back what that came to.
+pub(super) async fn keep_alive<T>(sagas: &mut [Saga], until: impl Future<Output = T>) -> T {
+    let mut until = std::pin::pin!(until);
+    loop {
+        let Some(rest) = sagas.first().and_then(Saga::heartbeat) else { return until.await };
+        tokio::select! {
+            done = &mut until => return done,
+            () = tokio::time::sleep(rest) => {}
+        }
+        // Side by side: one host that does not answer must not cost the others their lease. A beat that has begun is
+        // never dropped: its answer would be taken for that of the next request.
+        let mut beats = std::pin::pin!(futures_util::future::join_all(sagas.iter_mut().map(Saga::renew)));
+        tokio::select! {
+            done = &mut until => {
+                beats.await;
+                return done;
+            }
+            _ = &mut beats => {}
+        }
+    }
 }
 
 /// The step that all of a batch waits at.

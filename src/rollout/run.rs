@@ -104,7 +104,8 @@ async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec
             return;
         }
         let Some(step) = batch::barrier_of(&up) else { break };
-        if let Err(stop) = batch::barrier(&rolling.shared, &step, changes).await {
+        let work = batch::barrier(&rolling.shared, &step, changes);
+        if let Err(stop) = batch::keep_alive(&mut up, work).await {
             let reason = format!("step {}: {}", step.id, stop.reason);
             let stop = Stop { kind: stop.kind, reason };
             let fallen = up.into_iter().map(|saga| Fallen { saga, stop: stop.clone() }).collect();

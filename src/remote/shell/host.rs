@@ -10,7 +10,7 @@ use super::quote::call;
 use super::{Shell, ShellError};
 use crate::model::{EnvFormat, RestartHow};
 use crate::remote::{
-    Act, Answer, CallError, EnvEdit, FailClass, Failure, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
+    Act, Answer, CallError, EnvEdit, FailClass, Failure, Hold, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
     Probe, Target, UndoRecord,
 };
 
@@ -83,6 +83,9 @@ impl Host for ShellHost {
     }
 }
 
+/// What the guard grants a request beyond the limits of the programs that it starts.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// One request: a line of calls, what goes to its standard input, and what it may take.
 struct Request {
     body: String,
@@ -99,16 +102,19 @@ fn request(op: &Op) -> Request {
             limit += Duration::from_secs(30) * u32::try_from(probes.len()).unwrap_or(u32::MAX);
             probes.iter().enumerate().map(|(n, probe)| probe_call(n, probe)).collect::<Vec<_>>().join("; ")
         }
-        Op::Prepare { run, owner, undo } => {
+        Op::Prepare { hold, owner, undo } => {
             data = undo_text(undo).into_bytes();
-            call("ks_prepare", [run.as_str(), owner])
+            call("ks_prepare", [hold.run.as_str(), &lease(hold, GRACE), owner])
         }
-        Op::Takeover { run } => call("ks_arm", [run.as_str(), "0"]),
-        Op::Act { run, head, step, act } => {
+        Op::Takeover { hold, only_held } => {
+            let want = if *only_held { "held" } else { "any" };
+            call("ks_takeover", [hold.run.as_str(), &lease(hold, GRACE), want])
+        }
+        Op::Renew { hold } => own(hold, Duration::ZERO),
+        Op::Act { hold, step, act } => {
             let (words, most) = act_words(*step, act);
             limit += most;
-            let own = call("ks_own", [run.as_str(), head]);
-            format!("{own}; {words}")
+            format!("{}; {words}", own(hold, most + GRACE))
         }
         Op::Peek { script, limit: most } => {
             limit += *most;
@@ -123,14 +129,24 @@ fn request(op: &Op) -> Request {
             };
             call("ks_wait", [seconds(*most).as_str(), kind, &word])
         }
-        Op::Commit { run, head } => call("ks_commit", [run.as_str(), head]),
-        Op::Undo { run, head, limit: most } => {
+        Op::Commit { hold } => call("ks_commit", [hold.run.as_str(), &hold.head, &lease(hold, GRACE)]),
+        Op::Undo { hold, limit: most } => {
             limit += *most;
-            call("ks_undo", [run.as_str(), head])
+            format!("{}; {}", own(hold, *most + GRACE), call("ks_undo", [hold.run.as_str()]))
         }
         Op::Now { run } => call("ks_now", [run.as_str()]),
     };
     Request { body, data, limit }
+}
+
+/// The lease of a request that may take `limit`, in hundredths of a second; 0: no guard.
+fn lease(hold: &Hold, limit: Duration) -> String {
+    hold.guard.map_or_else(|| "0".to_owned(), |guard| hundredths(guard + limit))
+}
+
+/// The call that every request on a held host begins with.
+fn own(hold: &Hold, limit: Duration) -> String {
+    call("ks_own", [hold.run.as_str(), &hold.head, &lease(hold, limit)])
 }
 
 /// Whole seconds, at least one, for `timeout`.

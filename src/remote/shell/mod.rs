@@ -26,6 +26,7 @@ const PIECES: &[&str] = &[
     include_str!("lib/look.sh"),
     include_str!("lib/saga.sh"),
     include_str!("lib/undo.sh"),
+    include_str!("lib/guard.sh"),
     include_str!("lib/loop.sh"),
 ];
 
@@ -47,7 +48,7 @@ static LIBRARY: LazyLock<String> = LazyLock::new(|| {
 /// What the login shell is asked to start, without escalation. It reads the nonce and the library's length, then the
 /// library itself, and keeps the channel on descriptors that no child sees.
 const BOOT: &str = "read -r NONCE n; exec 3<&0 4>&1 </dev/null >/dev/null; \
-                    eval \"$(dd bs=$n count=1 iflag=fullblock <&3 2>/dev/null)\"";
+                    KS_LIB=$(dd bs=$n count=1 iflag=fullblock <&3 2>/dev/null); eval \"$KS_LIB\"";
 
 /// The whole remote command for a way to become root.
 ///

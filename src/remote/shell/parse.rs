@@ -98,7 +98,7 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
         Op::Hello => Ok(Answer::Hello(Box::new(hello(one("hello")?)?))),
         Op::Look(probes) => facts(probes, lines).map(Answer::Facts),
         Op::Prepare { .. } => one("prepared").map(|_| Answer::Done),
-        Op::Takeover { .. } => Ok(Answer::Done),
+        Op::Takeover { .. } | Op::Renew { .. } => Ok(Answer::Done),
         Op::Commit { .. } => one("committed").map(|_| Answer::Done),
         Op::Act { .. } | Op::Peek { .. } | Op::Wait { .. } => {
             let line = one("did")?;
@@ -135,6 +135,7 @@ fn hello(line: &Line) -> Result<HostFacts, CallError> {
         state_dir: line.get("state").to_owned(),
         phase: line.get("phase").to_owned(),
         run: line.get("run").to_owned(),
+        by_guard: line.get("by_guard") == "yes",
         missing: line.list("missing"),
         have: line.list("have"),
     })

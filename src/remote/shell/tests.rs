@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use super::{BOOT, ShellHost};
 use crate::model::{EnvFormat, RemotePath, RestartHow, RunId};
 use crate::remote::{
-    Act, Active, Answer, CallError, EnvEdit, Exit, Fact, FailClass, Host, Lost, Op, Pipe, Pointer, Probe, Target,
+    Act, Active, Answer, CallError, EnvEdit, Exit, Fact, FailClass, Hold, Host, Lost, Op, Pipe, Pointer, Probe, Target,
     UndoRecord, in_undo_order,
 };
 
@@ -154,6 +154,16 @@ impl Drop for Runner {
     }
 }
 
+/// Without a guard.
+fn hold(run: &RunId) -> Hold {
+    Hold { run: run.clone(), head: "h".into(), guard: None }
+}
+
+/// With a guard that has patience for its grace and little more.
+fn guarded(run: &RunId) -> Hold {
+    Hold { guard: Some(Duration::from_millis(200)), ..hold(run) }
+}
+
 struct Rotation {
     run: RunId,
     acts: Vec<Act>,
@@ -231,7 +241,7 @@ async fn rotation(host: &mut ShellHost, runner: &Runner, value: &str) -> Rotatio
 
 impl Rotation {
     async fn prepare(&self, host: &mut ShellHost) {
-        let op = Op::Prepare { run: self.run.clone(), owner: "tester".into(), undo: self.undo.clone() };
+        let op = Op::Prepare { hold: hold(&self.run), owner: "tester".into(), undo: self.undo.clone() };
         host.call(&op, None).await.unwrap();
     }
 
@@ -239,11 +249,11 @@ impl Rotation {
         let act = self.acts[n].clone();
         let step = u32::try_from(n).unwrap() + 1;
         let data = matches!(act, Act::Place(_)).then_some(NEW);
-        host.call(&Op::Act { run: self.run.clone(), head: "h".into(), step, act }, data).await
+        host.call(&Op::Act { hold: hold(&self.run), step, act }, data).await
     }
 
     async fn undo(&self, host: &mut ShellHost) -> crate::remote::Undone {
-        let op = Op::Undo { run: self.run.clone(), head: "h".into(), limit: Duration::from_secs(30) };
+        let op = Op::Undo { hold: hold(&self.run), limit: Duration::from_secs(30) };
         match host.call(&op, None).await.unwrap() {
             Answer::Undone(undone) => undone,
             other => panic!("{other:?}"),
@@ -277,7 +287,7 @@ async fn a_rotation_and_its_way_back_in_every_shell() {
         );
         for already in [false, true] {
             if already {
-                one.call(&Op::Takeover { run: rotation.run.clone() }, None).await.unwrap();
+                one.call(&Op::Takeover { hold: hold(&rotation.run), only_held: false }, None).await.unwrap();
             }
             let pid = runner.pid();
             let undone = rotation.undo(&mut one).await;
@@ -301,13 +311,13 @@ async fn commit_leaves_nothing_but_the_new_files_and_can_still_be_taken_back() {
         for n in 0..3 {
             rotation.act(&mut one, n).await.unwrap();
         }
-        let commit = Op::Commit { run: rotation.run.clone(), head: "h".into() };
+        let commit = Op::Commit { hold: hold(&rotation.run) };
         one.call(&commit, None).await.unwrap();
         one.call(&commit, None).await.unwrap();
         assert_eq!(runner.picture().len(), before.len(), "no temporary file is left");
         let error = rotation.act(&mut one, 0).await.unwrap_err();
         assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Fenced), "{error:?}");
-        one.call(&Op::Takeover { run: rotation.run.clone() }, None).await.unwrap();
+        one.call(&Op::Takeover { hold: hold(&rotation.run), only_held: false }, None).await.unwrap();
         assert!(rotation.undo(&mut one).await.clean);
         assert_eq!(runner.picture(), before);
         Box::new(one).close().await;
@@ -322,14 +332,14 @@ async fn a_second_session_takes_over_and_fences_the_first() {
     let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
     rotation.prepare(&mut one).await;
     let other = Op::Prepare {
-        run: "20260101-000000-abcdef".parse().unwrap(),
+        hold: hold(&"20260101-000000-abcdef".parse().unwrap()),
         owner: "other".into(),
         undo: rotation.undo.clone(),
     };
     let mut two = host(SHELLS[1], &runner.state()).await;
     let error = two.call(&other, None).await.unwrap_err();
     assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Held), "{error:?}");
-    two.call(&Op::Takeover { run: rotation.run.clone() }, None).await.unwrap();
+    two.call(&Op::Takeover { hold: hold(&rotation.run), only_held: false }, None).await.unwrap();
     let error = rotation.act(&mut one, 0).await.unwrap_err();
     assert!(matches!(error, CallError::Lost(_)), "the first session is gone: {error:?}");
     assert!(rotation.undo(&mut two).await.clean);
@@ -354,5 +364,85 @@ async fn what_somebody_else_changed_is_not_destroyed() {
     assert_eq!(std::fs::read_to_string(runner.dir.join("data/token")).unwrap(), "somebody else's");
     let words: Vec<_> = undone.records.iter().map(|r| (r.kind.as_str(), r.status.as_str())).collect();
     assert_eq!(words, [("file", "failed"), ("env", "skipped"), ("service", "skipped")]);
+    Box::new(one).close().await;
+}
+
+/// The one name in `cas`.
+fn phase(runner: &Runner) -> String {
+    let names: Vec<_> = std::fs::read_dir(runner.state().join("cas")).unwrap().flatten().collect();
+    names
+        .first()
+        .map(|name| name.file_name().to_string_lossy().split('.').nth(2).unwrap().to_owned())
+        .unwrap_or_default()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test]
+async fn a_silent_controller_is_fenced_and_the_host_puts_itself_back() {
+    for shell in SHELLS {
+        let runner = Runner::new();
+        let before = runner.picture();
+        let value = runner.dir.join("data/token");
+        let mut one = host(shell, &runner.state()).await;
+        let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
+        let op = Op::Prepare { hold: guarded(&rotation.run), owner: "tester".into(), undo: rotation.undo.clone() };
+        one.call(&op, None).await.unwrap();
+        for step in [1, 2, 3] {
+            let act = rotation.acts[step - 1].clone();
+            let data = matches!(act, Act::Place(_)).then_some(NEW);
+            let step = u32::try_from(step).unwrap();
+            one.call(&Op::Act { hold: guarded(&rotation.run), step, act }, data).await.unwrap();
+        }
+        // The last lease is the restart's; a sign of life shortens it to the guard's own.
+        one.call(&Op::Renew { hold: guarded(&rotation.run) }, None).await.unwrap();
+        assert_eq!(phase(&runner), "armed");
+        let pid = runner.pid();
+        until("the guard", || phase(&runner) == "old");
+        assert_eq!(runner.picture(), before, "{shell:?}");
+        assert_ne!(runner.pid(), pid, "the runner was restarted on the old token");
+        let error = one.call(&Op::Commit { hold: guarded(&rotation.run) }, None).await.unwrap_err();
+        assert!(matches!(error, CallError::Lost(_)), "the session was fenced: {error:?}");
+        let mut two = host(shell, &runner.state()).await;
+        let facts = two.hello().await.unwrap();
+        assert!(facts.by_guard && facts.phase == "old" && facts.run == rotation.run.as_str(), "{facts:?}");
+        let forward = Op::Takeover { hold: guarded(&rotation.run), only_held: true };
+        let error = two.call(&forward, None).await.unwrap_err();
+        assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Fenced), "{error:?}");
+        Box::new(two).close().await;
+    }
+}
+
+#[tokio::test]
+async fn signs_of_life_hold_the_guard_off_and_a_commit_ends_it() {
+    let runner = Runner::new();
+    let value = runner.dir.join("data/token");
+    let mut one = host(SHELLS[0], &runner.state()).await;
+    let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
+    let hold = Hold { guard: Some(Duration::from_secs(1)), ..hold(&rotation.run) };
+    let op = Op::Prepare { hold: hold.clone(), owner: "tester".into(), undo: rotation.undo.clone() };
+    one.call(&op, None).await.unwrap();
+    one.call(&Op::Act { hold: hold.clone(), step: 1, act: rotation.acts[0].clone() }, Some(NEW)).await.unwrap();
+    for _ in 0..12 {
+        one.call(&Op::Renew { hold: hold.clone() }, None).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(phase(&runner), "armed", "three leases have gone by");
+    let watcher = std::fs::read_to_string(runner.state().join("watcher")).unwrap();
+    let watcher = PathBuf::from("/proc").join(watcher.split(' ').next().unwrap());
+    assert!(watcher.exists());
+    for n in [1, 2] {
+        let step = u32::try_from(n).unwrap() + 1;
+        one.call(&Op::Act { hold: hold.clone(), step, act: rotation.acts[n].clone() }, None).await.unwrap();
+    }
+    one.call(&Op::Commit { hold }, None).await.unwrap();
+    until("the watcher's end", || !watcher.exists());
+    assert_eq!(std::fs::read(runner.dir.join("data/token")).unwrap(), NEW);
     Box::new(one).close().await;
 }

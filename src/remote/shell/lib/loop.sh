@@ -1,33 +1,46 @@
 # shellcheck shell=dash
-# loop.sh - the privileged shell: answers framed requests until its input ends. Sourced last.
+# loop.sh - the privileged shell: answers framed requests until its input ends. The last piece: it starts what KS_MODE says.
 #
 # In:  `R ID BODYLEN DATALEN` and a line of BODYLEN bytes, then DATALEN bytes for the body's standard input.
 # Out: `A NONCE ID STATUS LEN` and a line end, then LEN bytes.
 # Descriptor 3 carries requests in, 4 answers out; nothing that a request starts ever sees them.
 # The library and its variables (K, the state directory; KS_UID; NONCE) are set before.
 
-KS_UID=$(id -u)
-KS_GID=$(id -g)
-[ -n "$K" ] || {
-  if [ "$KS_UID" = 0 ]; then K=/var/lib/keyswap; else K=${HOME:-/nonexistent}/.local/state/keyswap; fi
+# ks_init: who we are and where the state lies.
+ks_init() {
+  KS_UID=$(id -u)
+  KS_GID=$(id -g)
+  [ -n "$K" ] || {
+    if [ "$KS_UID" = 0 ]; then K=/var/lib/keyswap; else K=${HOME:-/nonexistent}/.local/state/keyswap; fi
+  }
+  ks_me
+  KS_OWNER_SELF=$KS_ME
 }
-ks_me
-KS_OWNER_SELF=$KS_ME
-# A controller that is gone must not end us in the middle of an act.
-trap '' PIPE HUP
-cd /
-printf 'H %s %s\n' "$NONCE" "$KS_OWNER_SELF" >&4
-while IFS=' ' read -r KS_R KS_ID KS_BL KS_DL <&3; do
-  [ "$KS_R" = R ] || exit 2
-  IFS= read -r KS_BODY <&3 || exit 3
-  [ ${#KS_BODY} = "$KS_BL" ] || exit 3
-  if [ "$KS_DL" -gt 0 ]; then
-    # All bytes are read before one is passed on, so that a body that does not want them cannot make us lose our place.
-    KS_REPLY=$( (dd bs="$KS_DL" count=1 iflag=fullblock <&3 2>/dev/null | (eval "$KS_BODY") 2>&1 3<&- 4>&-); echo "x$?")
-  else
-    KS_REPLY=$( (eval "$KS_BODY") </dev/null 2>&1 3<&- 4>&-; echo "x$?")
-  fi
-  KS_RC=${KS_REPLY##*x}
-  KS_REPLY=${KS_REPLY%x*}
-  printf 'A %s %s %s %s\n%s' "$NONCE" "$KS_ID" "$KS_RC" "${#KS_REPLY}" "$KS_REPLY" >&4 || exit 4
-done
+
+# ks_loop: one request after the other.
+ks_loop() {
+  # A controller that is gone must not end us in the middle of an act.
+  trap '' PIPE HUP
+  cd /
+  printf 'H %s %s\n' "$NONCE" "$KS_OWNER_SELF" >&4
+  while IFS=' ' read -r KS_R KS_ID KS_BL KS_DL <&3; do
+    [ "$KS_R" = R ] || exit 2
+    IFS= read -r KS_BODY <&3 || exit 3
+    [ ${#KS_BODY} = "$KS_BL" ] || exit 3
+    if [ "$KS_DL" -gt 0 ]; then
+      # All bytes are read before one is passed on, so that a body that does not want them cannot make us lose our place.
+      KS_REPLY=$( (dd bs="$KS_DL" count=1 iflag=fullblock <&3 2>/dev/null | (eval "$KS_BODY") 2>&1 3<&- 4>&-); echo "x$?")
+    else
+      KS_REPLY=$( (eval "$KS_BODY") </dev/null 2>&1 3<&- 4>&-; echo "x$?")
+    fi
+    KS_RC=${KS_REPLY##*x}
+    KS_REPLY=${KS_REPLY%x*}
+    printf 'A %s %s %s %s\n%s' "$NONCE" "$KS_ID" "$KS_RC" "${#KS_REPLY}" "$KS_REPLY" >&4 || exit 4
+  done
+}
+
+ks_init
+case ${KS_MODE:-loop} in
+  guard) ks_watch ;;
+  *) ks_loop ;;
+esac

@@ -30,7 +30,7 @@ ks_each() {
   ks_die refused "$KS_RUN_DIR/undo is not whole"
 }
 
-# ks_prepare RUN OWNER <UNDO: keeps the preimages, arms the host, then sets the stages. What fails before it is armed
+# ks_prepare RUN LEASE OWNER <UNDO: keeps the preimages, arms the host, then sets the stages. What fails before it is armed
 # leaves nothing behind.
 ks_prepare() {
   local rc
@@ -46,7 +46,7 @@ ks_prepare_all() {
   KS_RUN_DIR=$K/runs/$1
   [ "$(ks_phase_of "$1")" != armed ] || ks_die held "run $1 has begun here already" run "$1"
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
-  cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$2" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
+  cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
   [ "$(tail -n 1 "$KS_RUN_DIR/undo")" = end ] || ks_die write "the undo did not arrive whole"
   ks_each ks_preimage
   ks_ticks
@@ -55,7 +55,9 @@ ks_prepare_all() {
   set +f
   sync ./* . .. || ks_die write "cannot sync $KS_RUN_DIR"
   set -f
-  ks_arm "$1" 0
+  [ "$2" = 0 ] || ks_guard_install
+  ks_arm "$1" "$2"
+  [ "$2" = 0 ] || ks_guard_start
   ks_each ks_stage
   ks_say prepared run "$1"
 }
@@ -290,13 +292,14 @@ ks_port() {
   done | grep -q yes
 }
 
-# ks_commit RUN: every file is as the run should leave it; then the host is new, and the stages go.
+# ks_commit RUN HEAD LEASE: every file is as the run should leave it; then the host is new, and the stages go.
 ks_commit() {
   ks_cas_look
   if [ "$PH.$RUN" != "new.$1" ]; then
-    ks_own "$1" "$2"
+    ks_own "$1" "$2" "$3"
     ks_each ks_check_post
     ks_release new "$1"
+    ks_guard_remove
   fi
   KS_RUN_DIR=$K/runs/$1
   ks_each ks_unstage

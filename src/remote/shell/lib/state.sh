@@ -60,24 +60,44 @@ ks_state_check() {
   [ "$facts" = "41c0 $KS_UID 700" ] || ks_die refused "$K is not a private directory of user $KS_UID (found: $facts)"
 }
 
-# ks_arm RUN UNTIL: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
-# takes over from the old one, which is fenced first).
+# ks_until LEASE: sets KS_UNTIL to now and LEASE hundredths of a second; 0 (never) where LEASE is 0.
+ks_until() {
+  KS_UNTIL=0
+  [ "$1" != 0 ] || return 0
+  ks_uptime
+  KS_UNTIL=$((KS_UP + $1))
+}
+
+# ks_arm RUN LEASE: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
+# takes over from the old one, which is fenced first). A guard that is at work is waited for, not taken over.
 ks_arm() {
-  local epoch rc
+  local epoch rc waited
+  waited=0
   ks_boot
   KS_ME=$KS_OWNER_SELF
   while :; do
     ks_cas_look || ks_die refused "$K has no state"
     case $PH in
       idle | old | new) epoch=$((E + 1)) ;;
-      armed | undo | dirty)
+      undo)
+        [ "$RUN" = "$1" ] || ks_held
+        [ "$BT" != "$KS_BOOT" ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" || {
+          waited=$((waited + 1))
+          [ $waited -lt 600 ] || ks_die held "the guard of this host is putting it back" run "$RUN" phase undo
+          sleep 0.1
+          continue
+        }
+        epoch=$E
+        ;;
+      armed | dirty)
         [ "$RUN" = "$1" ] || ks_held
         [ "$BT" != "$KS_BOOT" ] || [ "$OWN" = "$KS_ME" ] || ks_fence "$OWN"
         epoch=$E
         ;;
       *) ks_die refused "$K/cas holds a state of a newer keyswap: $KS_CUR" ;;
     esac
-    ks_cas armed "$KS_ME" "$2" "$1" "$epoch"
+    ks_until "$2"
+    ks_cas armed "$KS_ME" "$KS_UNTIL" "$1" "$epoch"
     rc=$?
     case $rc in
       0) break ;;
@@ -103,6 +123,23 @@ ks_fence_tree() {
   while ks_pid "$p" && [ "$KS_STATE" != Z ] && [ "$KS_STATE" != X ]; do sleep 0.02; done
 }
 
+# ks_owner_start OWNER: the start time in an owner's name.
+ks_owner_start() {
+  local start
+  start=${1#*-}
+  echo "${start%-*}"
+}
+
+# ks_takeover RUN LEASE WANT: a new session of the run's controller holds the host from here on. WANT `held`: only if nobody
+# has settled it meanwhile; `any`: a settled host is taken up again, to be put back.
+ks_takeover() {
+  ks_cas_look || ks_die fenced "this host has no state any more"
+  [ "$3" = any ] || [ "$PH.$RUN" = "armed.$1" ] || ks_die fenced "this host was settled meanwhile (now: $PH, run $RUN)" run "$RUN" phase "$PH"
+  ks_arm "$1" "$2"
+  KS_RUN_DIR=$K/runs/$1
+  [ "$2" = 0 ] || ks_guard_start
+}
+
 # ks_held: refuses because another run holds the host.
 ks_held() {
   local by
@@ -111,14 +148,24 @@ ks_held() {
   ks_die held "run $RUN holds this host ($PH, by $by)" run "$RUN" phase "$PH" by "$by"
 }
 
-# ks_own RUN HEAD: this session still holds the host for RUN, or the request is refused. HEAD, the head of the
-# controller's journal, is left beside the run.
+# ks_own RUN HEAD LEASE: this session still holds the host for RUN, or the request is refused; with a guard, the lease is
+# renewed by the same rename. HEAD, the head of the controller's journal, is left beside the run.
 ks_own() {
   ks_boot
   ks_cas_look || ks_die fenced "this host has no state any more"
   [ "$PH.$RUN.$OWN.$BT" = "armed.$1.$KS_OWNER_SELF.$KS_BOOT" ] ||
     ks_die fenced "this session no longer holds the host (now: $PH, run $RUN)" run "$RUN" phase "$PH"
   KS_RUN_DIR=$K/runs/$1
+  if [ "$3" != 0 ]; then
+    ks_until "$3"
+    ks_cas armed "$KS_OWNER_SELF" "$KS_UNTIL" "$1" "$E"
+    case $? in
+      0) ;;
+      1) ks_die fenced "this session no longer holds the host" run "$1" phase unknown ;;
+      *) ks_unwritable "cannot write in $K" ;;
+    esac
+    ks_cas_look
+  fi
   [ -z "$2" ] || printf '%s\n' "$2" >"$KS_RUN_DIR/head" 2>/dev/null || :
 }
 

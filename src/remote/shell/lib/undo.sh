@@ -5,12 +5,14 @@
 # as we left it = put back; anything else = somebody else's work, which is not destroyed. Once a kind has failed, the later
 # kinds, which build on it, are skipped. All of it may run twice.
 
-# ks_undo RUN HEAD: takes the run back and settles the host as old or dirty.
+# ks_undo RUN: takes the run back and settles the host as old or dirty. The caller has proven that it holds the host.
 ks_undo() {
-  ks_own "$1" "$2"
-  KS_RANK=0 KS_FAILED=0 KS_DIRTY=
+  KS_FAILED=0 KS_DIRTY=
   ks_each ks_undo_one
+  ks_cas_look
+  [ "$RUN.$OWN.$BT" = "$1.$KS_OWNER_SELF.$KS_BOOT" ] || ks_die fenced "this session no longer holds the host" run "$RUN" phase "$PH"
   if [ -z "$KS_DIRTY" ]; then ks_release old "$1"; else ks_release dirty "$1"; fi
+  ks_guard_remove
   ks_say settled phase "${KS_DIRTY:-old}" run "$1"
 }
 

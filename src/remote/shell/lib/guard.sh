@@ -1,0 +1,119 @@
+# shellcheck shell=dash
+# guard.sh - the host's own way back: when the controller has been silent for too long, or the host was rebooted in mid-run, the
+# host undoes the run from its own data.
+#
+# The watcher is this library again, from $K/guard.sh, live and at boot. It takes the host by the same rename as everybody
+# else: exactly one of renew, commit and fire wins. Whoever fires fences the session that held the host first.
+
+# ks_guard_install: the watcher's program and, where the system has one, its start at boot. Before the host is armed.
+ks_guard_install() {
+  printf 'KS_MODE=guard\nK=%s\n%s\n' "$(ks_quote "$K")" "$KS_LIB" >"$K/guard.new" && sync "$K/guard.new" &&
+    mv -f "$K/guard.new" "$K/guard.sh" && sync "$K" || ks_die write "cannot write in $K"
+  ks_boot_hook
+}
+
+# ks_boot_hook: has the watcher started at boot. Sets KS_HOOK to how: systemd, cron or none.
+ks_boot_hook() {
+  local dir
+  KS_HOOK=none
+  [ "$KS_UID" = 0 ] || return 0
+  if [ -d /run/systemd/system ]; then
+    dir=/etc/systemd/system
+    mkdir -p "$dir/multi-user.target.wants" &&
+      printf '[Unit]\nDescription=keyswap: put this host back if its run was cut off\nAfter=local-fs.target\n\n[Service]\nType=simple\nKillMode=process\nExecStart=/bin/sh %s/guard.sh\n' "$K" >"$dir/keyswap-guard.service" &&
+      ln -sf ../keyswap-guard.service "$dir/multi-user.target.wants/keyswap-guard.service" &&
+      sync "$dir/keyswap-guard.service" "$dir" "$dir/multi-user.target.wants" && KS_HOOK=systemd
+  elif [ -d /etc/cron.d ] && { command -v crond || command -v cron; } >/dev/null 2>&1; then
+    printf '@reboot root /bin/sh %s/guard.sh\n' "$K" >/etc/cron.d/keyswap-guard && sync /etc/cron.d/keyswap-guard /etc/cron.d && KS_HOOK=cron
+  fi
+}
+
+# ks_guard_remove: the host is settled; nothing needs to be watched or started at boot any more.
+ks_guard_remove() {
+  [ "$KS_UID" = 0 ] || return 0
+  rm -f /etc/systemd/system/multi-user.target.wants/keyswap-guard.service /etc/systemd/system/keyswap-guard.service /etc/cron.d/keyswap-guard
+}
+
+# ks_guard_alive: a watcher runs.
+ks_guard_alive() {
+  local pid start
+  [ -r "$K/watcher" ] && read -r pid start <"$K/watcher" && [ -n "$start" ] && ks_alive "$pid" "$start"
+}
+
+# ks_guard_start: starts a watcher that outlives this session, and waits until it says that it watches.
+ks_guard_start() {
+  local i
+  ! ks_guard_alive || return 0
+  if [ "$KS_UID" = 0 ] && [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1; then
+    # A process that is only detached dies with the login session where KillUserProcesses is set.
+    systemd-run --quiet --collect -p Restart=on-failure -p KillMode=process /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 ||
+      ks_die refused "systemd-run would not start the guard"
+  elif command -v setsid >/dev/null 2>&1; then
+    setsid /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- &
+  else
+    /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- &
+  fi
+  i=0
+  until ks_guard_alive; do
+    i=$((i + 1))
+    [ $i -lt 100 ] || ks_die refused "the guard did not start"
+    sleep 0.05
+  done
+}
+
+# ks_watch: the watcher's life: sleep until the lease ends, look again, fire or sleep on; end when the host is settled.
+ks_watch() {
+  local left fence
+  cd /
+  ks_boot
+  printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "$(ks_owner_start "$KS_OWNER_SELF")" >"$K/watcher"
+  while ks_cas_look; do
+    case $PH in
+      armed)
+        ks_uptime
+        if [ "$BT" = "$KS_BOOT" ]; then
+          # Without a lease only a reboot is a reason.
+          [ "$UN" != 0 ] || { sleep 5; continue; }
+          left=$((UN - KS_UP))
+          if [ $left -gt 0 ]; then
+            [ $left -lt 500 ] || left=500
+            sleep "$((left / 100)).$((left / 10 % 10))$((left % 10))"
+            continue
+          fi
+        fi
+        fence=0
+        [ "$BT" != "$KS_BOOT" ] || fence=$OWN
+        ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || continue
+        ks_fire "$fence"
+        ;;
+      undo)
+        # Another watcher is at work; if it has died, its work is taken over, and the old session fenced again.
+        if [ "$BT" = "$KS_BOOT" ] && ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")"; then
+          sleep 0.2
+          continue
+        fi
+        fence=0
+        [ "$BT" != "$KS_BOOT" ] || fence=$UN
+        ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || continue
+        ks_fire "$fence"
+        ;;
+      *)
+        ks_guard_remove
+        return 0
+        ;;
+    esac
+  done
+}
+
+# ks_fire FENCE: this watcher holds the host: nobody else acts on it any more, then the run is taken back.
+ks_fire() {
+  local run
+  ks_cas_look
+  run=$RUN
+  KS_ME=$KS_OWNER_SELF
+  sync "$K/cas"
+  [ "$1" = 0 ] || ks_fence "$1"
+  KS_RUN_DIR=$K/runs/$run
+  (ks_undo "$run") >"$KS_RUN_DIR/guard.log" 2>&1
+  sync "$KS_RUN_DIR/guard.log"
+}
