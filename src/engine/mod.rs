@@ -22,7 +22,7 @@ use crate::remote::{Connect, Hold};
 use crate::step::{Services, Values};
 
 pub use mend::mend_commands;
-pub use saga::{Opened, Saga, Stop, StopKind, controllers_work};
+pub use saga::{Opened, Saga, Stop, StopKind, controllers_work, keep_alive};
 pub use settle::{NotNow, Settling};
 
 /// What all sagas of a run share.

@@ -309,6 +309,11 @@ impl Saga {
         Ok(())
     }
 
+    /// Under what a request works, if the host is held.
+    fn held(&self) -> Option<crate::remote::Hold> {
+        self.armed.then(|| self.shared.hold(""))
+    }
+
     /// How often this host needs a sign of life while nothing else is asked of it; `None` without a guard.
     #[must_use]
     pub fn heartbeat(&self) -> Option<std::time::Duration> {
@@ -404,26 +409,21 @@ impl Saga {
                 Ok((StepStatus::Changed, step.detail.clone()))
             }
             Work::Peek { script, limit } => {
-                match self.call(&Op::Peek { script: script.clone(), limit: *limit }, None).await? {
+                let op = Op::Peek { hold: self.held(), script: script.clone(), limit: *limit };
+                match self.call(&op, None).await? {
                     Answer::Acted(acted) => ok(&acted.output),
                     _ => ok(""),
                 }
             }
-            Work::Wait { until: WaitFor::Time(time), .. } => {
-                tokio::select! {
-                    () = tokio::time::sleep(*time) => ok("waited"),
-                    () = self.shared.halt.cancelled() => {
-                        Err(Stop::new(StopKind::Cancelled, "stopped by the operator"))
-                    }
-                }
+            Work::Wait { until: WaitFor::Time(_), .. } | Work::Http(_) | Work::VerifyPublish(_) => {
+                let (shared, name) = (self.shared.clone(), self.host.name.clone());
+                let work = controllers_work(&shared, Some(&name), &step.id, &step.work);
+                keep_alive(std::slice::from_mut(self), work).await
             }
             Work::Wait { until, limit } => {
                 let Some(until) = step::host_condition(until) else { return ok("") };
-                self.call(&Op::Wait { until, limit: *limit }, None).await?;
+                self.call(&Op::Wait { hold: self.held(), until, limit: *limit }, None).await?;
                 ok("it is there")
-            }
-            Work::Http(_) | Work::VerifyPublish(_) => {
-                controllers_work(&self.shared, Some(&self.host.name), &step.id, &step.work).await
             }
         }
     }
@@ -431,6 +431,28 @@ impl Saga {
     /// What the host's credential files held and hold, as far as it is known without asking.
     pub(super) fn credentials(&self) -> Vec<CredentialState> {
         self.plan.credentials.clone()
+    }
+}
+
+/// Gives held hosts signs of life until something else is done, and gives back what that came to.
+pub async fn keep_alive<T>(sagas: &mut [Saga], until: impl Future<Output = T>) -> T {
+    let mut until = std::pin::pin!(until);
+    loop {
+        let Some(rest) = sagas.first().and_then(Saga::heartbeat) else { return until.await };
+        tokio::select! {
+            done = &mut until => return done,
+            () = tokio::time::sleep(rest) => {}
+        }
+        // Side by side: one host that does not answer must not cost the others their lease. A beat that has begun is
+        // never dropped: its answer would be taken for that of the next request.
+        let mut beats = std::pin::pin!(futures_util::future::join_all(sagas.iter_mut().map(Saga::renew)));
+        tokio::select! {
+            done = &mut until => {
+                beats.await;
+                return done;
+            }
+            _ = &mut beats => {}
+        }
     }
 }
 

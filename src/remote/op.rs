@@ -50,6 +50,8 @@ pub enum Op {
     },
     /// A command that changes nothing.
     Peek {
+        /// For which run, if the host is held.
+        hold: Option<Hold>,
         /// For `sh -c`.
         script: String,
         /// Its limit.
@@ -57,6 +59,8 @@ pub enum Op {
     },
     /// Wait for a condition.
     Wait {
+        /// For which run, if the host is held.
+        hold: Option<Hold>,
         /// The condition.
         until: HostCondition,
         /// The limit.

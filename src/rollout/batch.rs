@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work};
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work, keep_alive};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{HostName, HostResult, StepRef, StepStatus};
@@ -118,28 +118,6 @@ impl Drop for Arrival {
         let (left, token) = &*self.0.0;
         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
             token.cancel();
-        }
-    }
-}
-
-/// Gives held hosts signs of life until something else is done, and gives back what that came to.
-pub(super) async fn keep_alive<T>(sagas: &mut [Saga], until: impl Future<Output = T>) -> T {
-    let mut until = std::pin::pin!(until);
-    loop {
-        let Some(rest) = sagas.first().and_then(Saga::heartbeat) else { return until.await };
-        tokio::select! {
-            done = &mut until => return done,
-            () = tokio::time::sleep(rest) => {}
-        }
-        // Side by side: one host that does not answer must not cost the others their lease. A beat that has begun is
-        // never dropped: its answer would be taken for that of the next request.
-        let mut beats = std::pin::pin!(futures_util::future::join_all(sagas.iter_mut().map(Saga::renew)));
-        tokio::select! {
-            done = &mut until => {
-                beats.await;
-                return done;
-            }
-            _ = &mut beats => {}
         }
     }
 }

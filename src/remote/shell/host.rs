@@ -114,20 +114,24 @@ fn request(op: &Op) -> Request {
         Op::Act { hold, step, act } => {
             let (words, most) = act_words(*step, act);
             limit += most;
-            format!("{}; {words}", own(hold, most + GRACE))
+            held(Some(hold), most, &words)
         }
-        Op::Peek { script, limit: most } => {
+        Op::Peek { hold, script, limit: most } => {
             limit += *most;
-            call("ks_peek", [seconds(*most).as_str(), script])
+            let words = call("ks_peek", [seconds(*most).as_str(), script]);
+            held(hold.as_ref(), *most, &words)
         }
-        Op::Wait { until, limit: most } => {
-            limit += *most + Duration::from_secs(30);
+        Op::Wait { hold, until, limit: most } => {
+            // The last look may begin just before the limit, and a command may take 30 s.
+            let most_of_all = *most + Duration::from_secs(30);
+            limit += most_of_all;
             let (kind, word) = match until {
                 HostCondition::Path(path) => ("path", path.as_str().to_owned()),
                 HostCondition::Port(port) => ("port", port.to_string()),
                 HostCondition::Command(script) => ("command", script.clone()),
             };
-            call("ks_wait", [seconds(*most).as_str(), kind, &word])
+            let words = call("ks_wait", [seconds(*most).as_str(), kind, &word]);
+            held(hold.as_ref(), most_of_all, &words)
         }
         Op::Commit { hold } => call("ks_commit", [hold.run.as_str(), &hold.head, &lease(hold, GRACE)]),
         Op::Undo { hold, limit: most } => {
@@ -147,6 +151,15 @@ fn lease(hold: &Hold, limit: Duration) -> String {
 /// The call that every request on a held host begins with.
 fn own(hold: &Hold, limit: Duration) -> String {
     call("ks_own", [hold.run.as_str(), &hold.head, &lease(hold, limit)])
+}
+
+/// Calls that a held host lets only its holder make. What may take long gets a long lease, and gives it back at its end.
+fn held(hold: Option<&Hold>, most: Duration, words: &str) -> String {
+    match hold {
+        None => words.to_owned(),
+        Some(hold) if most.is_zero() || hold.guard.is_none() => format!("{}; {words}", own(hold, most + GRACE)),
+        Some(hold) => format!("{}; {words}; {}", own(hold, most + GRACE), own(hold, Duration::ZERO)),
+    }
 }
 
 /// Whole seconds, at least one, for `timeout`.
