@@ -93,8 +93,11 @@ pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliEr
     let ran = run::run(&inner, &run_args).await;
     let shown = ran.as_ref().is_ok_and(|code| *code == 2) && show(&mut out, &stage, &before, rotated);
     let struck = stage.strike().await;
-    ran?;
+    let code = ran?;
     struck?;
+    if code == super::error::INTERRUPTED {
+        return Ok(code);
+    }
     out.line("");
     out.line(if shown {
         "Shown: rotation, a failed restart, and a rollback that was checked on the host. Nothing is left behind."

@@ -54,13 +54,8 @@ impl Servers {
     }
 }
 
-/// What was published, in a line.
-fn said(published: &crate::service::forge::Published) -> String {
-    format!("{} succeeded at {} ({})", published.run, published.commit.get(..12).unwrap_or_default(), published.server)
-}
-
 fn told(error: &crate::service::forge::VerifyError) -> ServiceError {
-    ServiceError { message: super::session::chain(error), auth: error.is_auth() }
+    ServiceError { message: super::session::chain(error), auth: error.is_common() }
 }
 
 impl Services for Servers {
@@ -77,7 +72,7 @@ impl Services for Servers {
         Box::pin(async move {
             let mut say = |news: Progress| progress(news.to_string());
             let published = self.forge()?.verify_publish(spec, &mut say, cancel).await.map_err(|error| told(&error))?;
-            Ok(said(&published))
+            Ok(published.to_string())
         })
     }
 

@@ -186,6 +186,9 @@ impl Saga {
                 true
             }
             "none" | "idle" | "old" | "new" if !ours => false,
+            "old" if ours && facts.by_guard => {
+                return Err(Stop::new(StopKind::Failed, super::settle::PUT_BACK_BY_GUARD));
+            }
             phase => {
                 let reason = format!("the host is {phase} by run {}", facts.run);
                 return Err(Stop::new(StopKind::Failed, reason));
@@ -475,10 +478,12 @@ pub async fn controllers_work(
                 shared.events.emit(host, Some(step), EventKind::StepProgress { detail });
             };
             let published = shared.services.verify_publish(spec, &progress, shared.halt.clone()).await;
-            if published.is_err() && shared.halt.is_cancelled() {
-                return Err(Stop::new(StopKind::Cancelled, "stopped by the operator"));
+            match published {
+                Ok(published) => Ok((StepStatus::Ok, published)),
+                // What it leaves on the forge is said too.
+                Err(error) if shared.halt.is_cancelled() => Err(Stop::new(StopKind::Cancelled, error.message)),
+                Err(error) => Err(stop(error)),
             }
-            Ok((StepStatus::Ok, published.map_err(stop)?))
         }
         Work::Http(spec) => Ok((StepStatus::Ok, shared.services.http(spec).await.map_err(stop)?)),
         Work::Wait { until: WaitFor::Time(time), .. } => {

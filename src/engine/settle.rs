@@ -34,7 +34,12 @@ pub struct Settling {
     pub holds: bool,
     /// The host is known to have been prepared, so that it must be put back even if it no longer names the run.
     pub prepared: bool,
+    /// The host was found wholly old, put back by an earlier undo or by its own guard: there is nothing to do but to read it.
+    pub found_old: bool,
 }
+
+/// What is said of a host that did not wait for its controller.
+pub(super) const PUT_BACK_BY_GUARD: &str = "put back by the host's own guard";
 
 /// Why a host cannot be taken back now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +167,7 @@ impl Settling {
             state_dir: None,
             holds: false,
             prepared: false,
+            found_old: false,
         }
     }
 
@@ -171,9 +177,18 @@ impl Settling {
     /// When the host is out of reach, or is not this run's to put back.
     pub async fn attach(&mut self) -> Result<(), NotNow> {
         let facts = self.reconnect().await.map_err(NotNow::Unreachable)?;
-        match self.not_ours(&facts) {
-            Some(reason) => Err(NotNow::Other(reason)),
-            None => Ok(()),
+        if let Some(reason) = self.not_ours(&facts) {
+            return Err(NotNow::Other(reason));
+        }
+        self.look_for_old(&facts);
+        Ok(())
+    }
+
+    /// Notices that the run was taken back already: the undo had ended and only its answer was lost, or the guard did it.
+    fn look_for_old(&mut self, facts: &HostFacts) {
+        self.found_old = facts.run == self.shared.run.as_str() && facts.phase == "old";
+        if self.found_old && facts.by_guard {
+            self.notes.push(PUT_BACK_BY_GUARD.to_owned());
         }
     }
 
@@ -288,14 +303,11 @@ impl Settling {
             if !ours && !self.prepared {
                 return Ok(End::NeverPrepared);
             }
-            // The undo had ended, and only its answer was lost.
-            if ours && facts.phase == "old" {
-                if facts.by_guard {
-                    self.notes.push("put back by the host's own guard".to_owned());
-                }
-                let now = self.now().await?;
-                return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
-            }
+            self.look_for_old(&facts);
+        }
+        if self.found_old {
+            let now = self.now().await?;
+            return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
         }
         if !self.holds {
             self.take_over().await?;
@@ -318,7 +330,7 @@ impl Settling {
         }
     }
 
-    async fn after_undo(mut self, reason: &str, undone: &Undone, now: Vec<NowFact>) -> HostResult {
+    async fn after_undo(self, reason: &str, undone: &Undone, now: Vec<NowFact>) -> HostResult {
         let name = self.host.name.clone();
         for record in &undone.records {
             let step = self.steps.iter().find(|step| step.index == record.step).cloned();
@@ -341,7 +353,6 @@ impl Settling {
         let why = first.map_or("something could not be put back", |record| record.message.as_str());
         let reason = format!("{reason}; not put back: {why}");
         let mend = self.mend(&undone.records);
-        self.notes.push(format!("when it is mended: keyswap resume {} --back", self.shared.run));
         self.settled(HostStatus::Dirty, Some(reason), mend, Some(now)).await
     }
 
@@ -352,7 +363,6 @@ impl Settling {
 
     async fn owed(mut self, reason: String) -> HostResult {
         let mend = self.mend(&[]);
-        self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.run));
         for credential in &mut self.credentials {
             credential.now = None;
         }

@@ -30,6 +30,6 @@ pub trait Services: Send + Sync {
 pub struct ServiceError {
     /// In a line, without a secret.
     pub message: String,
-    /// The server does not accept who we are: it will say so for every host.
+    /// It will be the same for every host: the server does not accept who we are, or what is asked for is not there.
     pub auth: bool,
 }
