@@ -7,48 +7,73 @@
 
 KS_CR=$(printf '\r')
 
-# ks_env_key LINE: sets KS_KEY to the variable that a dotenv line sets, empty if none; KS_SPAN carries a value that goes on
-# in the next line.
+# ks_bare TEXT: sets KS_BARE to TEXT without its escaped characters: a backslash that is left is the line end's.
+ks_bare() {
+  KS_BARE=$1
+  while :; do
+    case $KS_BARE in *\\?*) KS_BARE=${KS_BARE%%\\?*}${KS_BARE#*\\?} ;; *) break ;; esac
+  done
+}
+
+# ks_env_rest TEXT: what follows in a line, within KS_SPAN (a quote: until it closes) or after a value's begin. Sets KS_SPAN to
+# what goes on in the next line: a quote, `b` after a backslash, or nothing.
+ks_env_rest() {
+  KS_BARE=$1
+  # Within single quotes a backslash is a character like any other.
+  [ "$KS_SPAN" = "'" ] || ks_bare "$1"
+  case $KS_SPAN in
+    [\"\'])
+      case $KS_BARE in *"$KS_SPAN"*) ks_bare "${KS_BARE#*"$KS_SPAN"}"; KS_SPAN= ;; *) return ;; esac
+      ;;
+  esac
+  case $KS_BARE in *\\) KS_SPAN=b ;; *) KS_SPAN= ;; esac
+}
+
+# ks_env_key LINE: sets KS_KEY to the variable that a dotenv line sets, empty if none, and KS_HEAD to what stands before its name;
+# KS_SPAN carries a value that goes on in the next line.
 ks_env_key() {
-  local line value q
+  local line
   line=$1
   KS_KEY=
-  case $KS_SPAN in
-    '') ;;
-    b) case $line in *\\) ;; *) KS_SPAN= ;; esac; return ;;
-    *) case $line in *"$KS_SPAN"*) KS_SPAN= ;; esac; return ;;
-  esac
+  if [ -n "$KS_SPAN" ]; then
+    ks_env_rest "$line"
+    return
+  fi
   line=${line#"${line%%[! 	]*}"}
   case $line in '#'* | ';'* | '') return ;; esac
-  case $line in 'export '*) line=${line#export }; line=${line#"${line%%[! 	]*}"} ;; esac
+  case $line in 'export '* | 'export	'*) line=${line#export?}; line=${line#"${line%%[! 	]*}"} ;; esac
   case $line in *=*) ;; *) return ;; esac
+  KS_HEAD=${1%"$line"}
   KS_KEY=${line%%=*}
   KS_KEY=${KS_KEY%"${KS_KEY##*[! 	]}"}
   KS_VALUE=${line#*=}
   case $KS_KEY in *[!A-Za-z0-9_]* | '') KS_KEY= ;; esac
-  case $KS_VALUE in
-    \"* | \'*)
-      q=${KS_VALUE%"${KS_VALUE#?}"}
-      value=${KS_VALUE#?}
-      case $value in *"$q"*) ;; *) KS_SPAN=$q ;; esac
-      ;;
-    *\\) KS_SPAN=b ;;
+  line=${KS_VALUE#"${KS_VALUE%%[! 	]*}"}
+  case $line in
+    \"* | \'*) KS_SPAN=${line%"${line#?}"}; line=${line#?} ;;
   esac
+  ks_env_rest "$line"
 }
 
 # ks_dropin_key LINE: the same for a drop-in: KS_KEY is the variable of an `Environment=` line that sets exactly one, and
-# KS_MANY holds all names of a line that sets several. KS_SECTION carries the section.
+# KS_MANY holds all names of a line that sets several, or of a continued one. KS_SECTION carries the section, KS_SPAN that the
+# line goes on, KS_CONT what it is.
 ks_dropin_key() {
   local line word
   line=$1
   KS_KEY= KS_MANY=
   line=${line#"${line%%[! 	]*}"}
-  case $line in
-    '['*']'*) KS_SECTION=${line%%]*}; KS_SECTION=${KS_SECTION#?}; return ;;
-    Environment=* | 'Environment ='*) [ "$KS_SECTION" = Service ] || return 0 ;;
-    *) return ;;
-  esac
-  line=${line#*=}
+  case $line in '#'* | ';'*) return ;; esac
+  if [ -z "$KS_SPAN" ]; then
+    KS_CONT=
+    case $line in
+      '['*']'*) KS_SECTION=${line%%]*}; KS_SECTION=${KS_SECTION#?}; return ;;
+      Environment=* | 'Environment ='*) [ "$KS_SECTION" != Service ] || KS_CONT='first'; line=${line#*=} ;;
+    esac
+  fi
+  ks_bare "$line"
+  case $KS_BARE in *\\) KS_SPAN=b ;; *) KS_SPAN= ;; esac
+  [ -n "$KS_CONT" ] || return 0
   KS_VALUE=${line#*=}
   KS_VALUE=${KS_VALUE%[\"\']}
   # shellcheck disable=SC2086
@@ -58,10 +83,12 @@ ks_dropin_key() {
     case $word in *=*) KS_MANY="$KS_MANY ${word%%=*}" ;; esac
   done
   # A quoted value with blanks is one assignment, however many words it has.
-  case $KS_MANY in ' '*' '*) ;; *) KS_KEY=${KS_MANY# } KS_MANY= ;; esac
+  case $KS_CONT$KS_MANY in 'first '*' '*) ;; first*) KS_KEY=${KS_MANY# } KS_MANY= ;; esac
+  KS_CONT='more'
 }
 
 # ks_env_next FORMAT: reads one line from stdin and sets KS_LINE, KS_EOL, KS_END (its line end) and KS_KEY; fails at the end.
+# KS_STYLE is the way in which the last whole line ended.
 ks_env_next() {
   [ -n "$KS_END" ] || return 1
   IFS= read -r KS_LINE || KS_END=
@@ -70,23 +97,22 @@ ks_env_next() {
     *"$KS_CR") KS_EOL=$KS_CR; KS_LINE=${KS_LINE%"$KS_CR"} ;;
     *) KS_EOL= ;;
   esac
+  [ -z "$KS_END" ] || KS_STYLE=$KS_EOL
   if [ "$1" = dropin ]; then ks_dropin_key "$KS_LINE"; else ks_env_key "$KS_LINE"; fi
 }
 
 # ks_env_start: the state of a walk through a file.
 ks_env_start() {
-  KS_SPAN= KS_SECTION= KS_MANY= KS_KEY= KS_EOL= KS_LINE= KS_END=$KS_NL
+  KS_SPAN= KS_CONT= KS_SECTION= KS_MANY= KS_KEY= KS_EOL= KS_STYLE= KS_LINE= KS_END=$KS_NL
 }
 
-# ks_env_add FORMAT KEY VALUE ENDED: prints the line that sets KEY, after a file whose last line had the end ENDED.
+# ks_env_add FORMAT LINES ENDED: prints LINES, joined by line ends, after a file whose last line had the end ENDED.
 ks_env_add() {
-  [ -n "$4" ] || printf '%s\n' "$KS_EOL"
-  if [ "$1" = dropin ]; then
-    [ "$KS_SECTION" = Service ] || printf '[Service]%s\n' "$KS_EOL"
-    printf 'Environment=%s=%s%s%s' "$2" "$3" "$KS_EOL" "$4"
-  else
-    printf '%s=%s%s%s' "$2" "$3" "$KS_EOL" "$4"
+  if [ -z "$3" ]; then
+    if [ -n "$KS_EOL" ]; then printf '\n'; else printf '%s\n' "$KS_STYLE"; fi
   fi
+  [ "$1" != dropin ] || [ "$KS_SECTION" = Service ] || printf '[Service]%s\n' "$KS_STYLE"
+  if [ -n "$3" ]; then printf '%s%s\n' "$2" "$KS_STYLE"; else printf '%s' "$2"; fi
 }
 
 # ks_env_look FORMAT KEY REMOVE <FILE: sets KS_COUNT (lines that set KEY), KS_OLD (the value of the last one), KS_GONE (lines
@@ -114,31 +140,30 @@ ks_env_look() {
 # ks_env_edit FORMAT KEY VALUE REMOVE: the file on stdin, edited, on stdout. The first line that sets KEY is replaced in its
 # place, further ones go, a missing one is added at the end; keys of REMOVE (blank-separated) go.
 ks_env_edit() {
-  local done_ ended
-  done_= ended=$KS_NL
+  local done_ ended was line
+  done_= ended=$KS_NL was=
+  line=$2=$3
+  [ "$1" != dropin ] || line=Environment=$line
   ks_env_start
   while ks_env_next "$1"; do
     # A new section ends [Service]: what is missing goes before it.
-    if [ "$1" = dropin ] && [ -z "$done_" ] && [ "$KS_SECTION" != Service ] && [ "${was:-}" = Service ]; then
-      printf 'Environment=%s=%s%s\n' "$2" "$3" "$KS_EOL"
+    if [ -z "$done_" ] && [ "$was" = Service ] && [ "$KS_SECTION" != Service ]; then
+      printf '%s%s\n' "$line" "$KS_EOL"
       done_=1
     fi
     was=$KS_SECTION
     if [ -n "$KS_KEY" ] && [ "$KS_KEY" = "$2" ]; then
       [ -z "$done_" ] || continue
       done_=1
-      if [ "$1" = dropin ]; then
-        KS_LINE=Environment=$2=$3
-      else
-        KS_LINE=${KS_LINE%%"$2"*}$2=$3
-      fi
+      KS_LINE=$line
+      [ "$1" = dropin ] || KS_LINE=$KS_HEAD$line
     elif [ -n "$KS_KEY" ]; then
       case " $4 " in *" $KS_KEY "*) continue ;; esac
     fi
     printf '%s%s%s' "$KS_LINE" "$KS_EOL" "$KS_END"
     ended=$KS_END
   done
-  [ -n "$done_" ] || ks_env_add "$1" "$2" "$3" "$ended"
+  [ -n "$done_" ] || ks_env_add "$1" "$line" "$ended"
 }
 
 # ks_env_chain FORMAT [KEY VALUE REMOVE]...: several edits of one file, stdin to stdout.
@@ -153,11 +178,15 @@ ks_env_chain() {
   fi
 }
 
-# ks_env_lines FORMAT KEY <FILE: the lines that set KEY, as they are.
+# ks_env_lines FORMAT KEY <FILE: the lines that set KEY, as they are, but for the end of the last one.
 ks_env_lines() {
+  local sep
+  sep=
   ks_env_start
   while ks_env_next "$1"; do
-    [ "$KS_KEY" != "$2" ] || printf '%s%s\n' "$KS_LINE" "$KS_EOL"
+    [ "$KS_KEY" = "$2" ] || continue
+    printf '%s%s' "$sep" "$KS_LINE"
+    sep=$KS_EOL$KS_NL
   done
 }
 
@@ -174,18 +203,25 @@ ks_env_revert() {
 }
 
 ks_env_revert1() {
-  local lines done_
+  local lines done_ was ended
   lines=
   [ "$2" = absent ] || lines=$(ks_env_lines "$1" "$3" <"$2")
-  done_=
+  done_= was= ended=$KS_NL
+  [ -n "$lines" ] || done_=1
   ks_env_start
   while ks_env_next "$1"; do
-    if [ "$KS_KEY" = "$3" ]; then
-      [ -n "$lines" ] && [ -z "$done_" ] && printf '%s%s' "$lines" "$KS_END"
+    if [ -z "$done_" ] && [ "$was" = Service ] && [ "$KS_SECTION" != Service ]; then
+      printf '%s%s\n' "$lines" "$KS_EOL"
       done_=1
-      continue
+    fi
+    was=$KS_SECTION
+    if [ "$KS_KEY" = "$3" ]; then
+      [ -z "$done_" ] || continue
+      done_=1
+      KS_LINE=$lines
     fi
     printf '%s%s%s' "$KS_LINE" "$KS_EOL" "$KS_END"
+    ended=$KS_END
   done
-  [ -n "$done_" ] || [ -z "$lines" ] || printf '%s\n' "$lines"
+  [ -n "$done_" ] || ks_env_add "$1" "$lines" "$ended"
 }
