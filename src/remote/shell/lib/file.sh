@@ -70,15 +70,35 @@ ks_lstat() {
   KS_SIZE=$2 KS_OWN=$3 KS_GRP=$4 KS_MODE=$5 KS_LINKS=$6 KS_INO=$7
 }
 
+# ks_hold NAME: has a helper open the file ./NAME, because opening a pipe that somebody planted there would never end. What the
+# helper got cannot change any more: KS_HELD names it by descriptor, KS_HELD_FACTS are its type and inode. ks_drop lets go.
+ks_hold() {
+  local i
+  # A grandchild: no shell of ours has a word to say when it is killed.
+  KS_HOLDER=$(sleep 10 >/dev/null 2>&1 8<"./$1" & echo $!)
+  KS_HELD=/proc/$KS_HOLDER/fd/8
+  i=0
+  until [ -e "$KS_HELD" ]; do
+    i=$((i + 1))
+    [ $i -lt 1000 ] || sleep 0.01
+    [ $i -lt 1200 ] && [ -e "/proc/$KS_HOLDER" ] || { ks_drop; return 1; }
+  done
+  KS_HELD_FACTS=$(stat -L -c '%f %d:%i' -- "$KS_HELD") || { ks_drop; return 1; }
+}
+
+ks_drop() { kill -9 "$KS_HOLDER" 2>/dev/null; :; }
+
 # ks_open NAME: opens the regular file ./NAME on descriptor 6 and proves that it is the file that the name showed.
 ks_open() {
-  local facts
   ks_lstat "$1" || return 1
   [ "$KS_TYPE" = f ] || ks_die refused "$PWD/$1 is not a regular file"
-  command exec 6<"./$1" || ks_die refused "cannot open $PWD/$1"
-  facts=$(stat -L -c '%f %d:%i' /proc/self/fd/6) || ks_die refused "cannot look at $PWD/$1"
-  case ${facts%% *} in 8???) ;; *) ks_die refused "$PWD/$1 was exchanged while it was opened" ;; esac
-  [ "${facts##* }" = "$KS_INO" ] || ks_die refused "$PWD/$1 was exchanged while it was opened"
+  ks_hold "$1" || ks_die refused "cannot open $PWD/$1"
+  case $KS_HELD_FACTS in
+    8???" $KS_INO") ;;
+    *) ks_drop; ks_die refused "$PWD/$1 was exchanged while it was opened" ;;
+  esac
+  command exec 6<"$KS_HELD" || { ks_drop; ks_die refused "cannot open $PWD/$1"; }
+  ks_drop
 }
 
 # ks_split PATH: enters the real directory of PATH and sets KS_NAME to the plain name in it. A link at the end is
@@ -151,12 +171,21 @@ ks_unwritable() {
 # descriptor 5 is open on it and KS_TEMP is its name. `mktemp` makes it, because a default ACL would open a file that a
 # redirection made.
 ks_temp() {
-  local facts
+  local facts here
   KS_TEMP=$(mktemp "./$1XXXXXX" 2>/dev/null) || ks_unwritable "cannot create a file in $PWD"
-  command exec 5<>"$KS_TEMP" || ks_die refused "cannot open the new file in $PWD"
-  facts=$(stat -L -c '%f %s %u %h %a %d:%i' /proc/self/fd/5)
+  # Never opened for writing by its name: a link that was put in its place would make or open a file elsewhere.
+  ks_hold "${KS_TEMP#./}" || ks_die refused "cannot open the new file in $PWD"
+  case $KS_HELD_FACTS in
+    8180' '*) command exec 5<>"$KS_HELD" || { ks_drop; ks_die refused "cannot open the new file in $PWD"; } ;;
+    *) ks_drop; ks_die refused "the new file in $PWD was exchanged while it was made" ;;
+  esac
+  ks_drop
+  facts=$(stat -L -c '%f %s %u %h %d:%i' /proc/self/fd/5)
   KS_TEMP_INO=${facts##* }
-  [ "${facts% *}" = "8180 0 $KS_UID 1 600" ] || ks_die refused "the new file in $PWD was exchanged while it was made"
+  # The kernel's own name for it: an empty file of ours that lies elsewhere is not the one that was just made here.
+  [ "${facts% *}" = "8180 0 $KS_UID 1" ] && here=$(readlink /proc/self/cwd) &&
+    [ "$(readlink /proc/self/fd/5)" = "${here%/}/${KS_TEMP#./}" ] ||
+    ks_die refused "the new file in $PWD was exchanged while it was made"
   if [ "$3:$4" != "$KS_UID:$KS_GID" ]; then
     chown "$3:$4" /proc/self/fd/5 2>/dev/null || {
       rm -f "$KS_TEMP"
@@ -195,6 +224,8 @@ ks_sweep() {
 # ks_content NAME: sets KS_SHA of ./NAME, or to `absent`; leaves KS_MODE, KS_OWN and so on of it.
 ks_content() {
   if ks_open "$1"; then
+    # No credential and no env file is that large: a file that was blown up must not fill the state directory.
+    [ "$KS_SIZE" -le 1048576 ] || ks_die refused "$PWD/$1 is larger than 1 MiB"
     ks_hex /proc/self/fd/6 || ks_die refused "cannot read $PWD/$1"
     return 0
   fi

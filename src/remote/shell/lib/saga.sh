@@ -93,7 +93,8 @@ ks_stage() {
   ks_lstat "$KS_NAME" || ks_die conflict "$3 has gone since it was looked at"
   ino=$KS_INO
   rm -f "./$stage"
-  if ln "./$KS_NAME" "./$stage" 2>/dev/null && ks_lstat "$stage" && [ "$KS_INO" = "$ino" ]; then
+  # -T: a directory, or a link to one, that was planted there is not entered.
+  if ln -T "./$KS_NAME" "./$stage" 2>/dev/null && ks_lstat "$stage" && [ "$KS_INO" = "$ino" ]; then
     :
   else
     # No hard links here: set the blocks aside instead.

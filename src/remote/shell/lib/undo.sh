@@ -98,9 +98,8 @@ ks_put_copy() {
   ks_hex "$pre" && [ "$KS_SHA" = "$2" ] || ks_die missing "the preimage $pre is not whole"
   if ks_lstat "$stage" && [ "$KS_TYPE $KS_LINKS" = 'f 1' ] && ks_meta "$3" "$4" "$5"; then
     ks_open "$stage"
-    command exec 5<>"./$stage"
+    command exec 5<>/proc/self/fd/6 || ks_unwritable "cannot write in $PWD" "$stage"
     KS_TEMP=./$stage KS_TEMP_INO=$KS_INO
-    [ "$(stat -L -c '%d:%i' /proc/self/fd/5)" = "$KS_INO" ] || ks_die refused "$PWD/$stage was exchanged"
   else
     ks_temp ".keyswap-$KS_RUN." "$5" "$3" "$4"
   fi
