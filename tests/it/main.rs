@@ -1,6 +1,7 @@
 //! The one integration binary.
 #![cfg(test)]
 
+mod e2e;
 mod forge;
 mod harness;
 mod sentinel;

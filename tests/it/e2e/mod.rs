@@ -1,0 +1,3 @@
+//! The real program against real OpenSSH and sudo: rotation, and every step made to fail.
+
+mod rotation;
