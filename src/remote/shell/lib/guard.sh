@@ -113,7 +113,7 @@ ks_fire() {
   KS_ME=$KS_OWNER_SELF
   sync "$K/cas"
   [ "$1" = 0 ] || ks_fence "$1"
-  KS_RUN_DIR=$K/runs/$run
+  ks_run_dir "$run"
   (ks_undo "$run") >"$KS_RUN_DIR/guard.log" 2>&1
   sync "$KS_RUN_DIR/guard.log"
 }

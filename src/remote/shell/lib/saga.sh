@@ -43,7 +43,7 @@ ks_prepare() {
 
 ks_prepare_all() {
   ks_state_init
-  KS_RUN_DIR=$K/runs/$1
+  ks_run_dir "$1"
   [ "$(ks_phase_of "$1")" != armed ] || ks_die held "run $1 has begun here already" run "$1"
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
   cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
@@ -302,7 +302,7 @@ ks_commit() {
     ks_release new "$1"
     ks_guard_remove
   fi
-  KS_RUN_DIR=$K/runs/$1
+  ks_run_dir "$1"
   ks_each ks_unstage
   ks_say committed run "$1"
 }
@@ -329,7 +329,7 @@ ks_unstage() {
 
 # ks_now RUN: what each credential file of the run holds.
 ks_now() {
-  KS_RUN_DIR=$K/runs/$1
+  ks_run_dir "$1"
   ks_each ks_now1
 }
 

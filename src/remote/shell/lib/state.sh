@@ -136,7 +136,7 @@ ks_takeover() {
   ks_cas_look || ks_die fenced "this host has no state any more"
   [ "$3" = any ] || [ "$PH.$RUN" = "armed.$1" ] || ks_die fenced "this host was settled meanwhile (now: $PH, run $RUN)" run "$RUN" phase "$PH"
   ks_arm "$1" "$2"
-  KS_RUN_DIR=$K/runs/$1
+  ks_run_dir "$1"
   [ "$2" = 0 ] || ks_guard_start
 }
 
@@ -148,6 +148,12 @@ ks_held() {
   ks_die held "run $RUN holds this host ($PH, by $by)" run "$RUN" phase "$PH" by "$by"
 }
 
+# ks_run_dir RUN: sets KS_RUN and KS_RUN_DIR: what the run keeps in the state directory, and, by name, beside its files.
+ks_run_dir() {
+  # shellcheck disable=SC2034
+  KS_RUN=$1 KS_RUN_DIR=$K/runs/$1
+}
+
 # ks_own RUN HEAD LEASE: this session still holds the host for RUN, or the request is refused; with a guard, the lease is
 # renewed by the same rename. HEAD, the head of the controller's journal, is left beside the run.
 ks_own() {
@@ -155,7 +161,7 @@ ks_own() {
   ks_cas_look || ks_die fenced "this host has no state any more"
   [ "$PH.$RUN.$OWN.$BT" = "armed.$1.$KS_OWNER_SELF.$KS_BOOT" ] ||
     ks_die fenced "this session no longer holds the host (now: $PH, run $RUN)" run "$RUN" phase "$PH"
-  KS_RUN_DIR=$K/runs/$1
+  ks_run_dir "$1"
   if [ "$3" != 0 ]; then
     ks_until "$3"
     ks_cas armed "$KS_OWNER_SELF" "$KS_UNTIL" "$1" "$E"

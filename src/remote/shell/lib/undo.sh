@@ -133,13 +133,14 @@ ks_undo_env() {
   KS_POST=$(ks_env_reverted </proc/self/fd/6 | sha256sum)
   KS_POST=${KS_POST%% *}
   if [ "$KS_POST" = "$KS_SHA" ]; then
+    ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
     echo "ok the lines of $keys in $path are as they were"
     return 0
   fi
   ks_temp ".keyswap-$KS_RUN." "$KS_MODE" "$KS_OWN" "$KS_GRP"
   ks_env_reverted </proc/self/fd/6 >&5 || { rm -f "$KS_TEMP"; ks_unwritable "cannot write in $PWD"; }
   ks_seal "$KS_NAME" "$KS_POST"
-  ks_sweep ".keyswap-$KS_RUN"
+  ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
   echo "changed the lines of $keys in $path put back; the rest of it was changed by somebody else and stays"
 }
 
