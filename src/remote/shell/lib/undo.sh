@@ -54,12 +54,18 @@ ks_undo_file() {
   ks_put_back "$2" "$3" "$4" "$5" "$6" "$7" "$9"
 }
 
+# ks_tidy STEP: removes what a record left beside its file: new files that never got their name, its stage, and the file of
+# somebody who mended it by hand. The stages of other records in the same directory are still needed.
+ks_tidy() {
+  ks_sweep ".keyswap-$KS_RUN." && rm -f "./.keyswap-$KS_RUN-old.$1" "./.keyswap-$KS_RUN-mend.$1" || ks_unwritable "cannot clean up in $PWD"
+}
+
 # ks_put_back STEP PATH SHA UID GID MODE POSTS: the preimage comes back if the file is as it was or as we left it.
 ks_put_back() {
   ks_split "$2"
   ks_content "$KS_NAME"
   if [ "$KS_SHA" = "$3" ] && ks_meta "$4" "$5" "$6"; then
-    ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+    ks_tidy "$1"
     echo "ok $2 is as it was"
     return 0
   fi
@@ -72,7 +78,7 @@ ks_put_back() {
   [ "$KS_SHA" = "$3" ] || ks_unwritable "$2 could not be put back" "$KS_NAME"
   # Only the mode or the owner was another.
   ks_meta "$4" "$5" "$6" || { chown "$4:$5" /proc/self/fd/6 && chmod "$6" /proc/self/fd/6 && sync .; } || ks_unwritable "owner and mode of $2 could not be put back"
-  ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+  ks_tidy "$1"
   sync . || ks_unwritable "cannot sync $PWD"
   ks_touched
   echo "changed $2 put back"
@@ -133,14 +139,14 @@ ks_undo_env() {
   KS_POST=$(ks_env_reverted </proc/self/fd/6 | sha256sum)
   KS_POST=${KS_POST%% *}
   if [ "$KS_POST" = "$KS_SHA" ]; then
-    ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+    ks_tidy "$step"
     echo "ok the lines of $keys in $path are as they were"
     return 0
   fi
   ks_temp ".keyswap-$KS_RUN." "$KS_MODE" "$KS_OWN" "$KS_GRP"
   ks_env_reverted </proc/self/fd/6 >&5 || { rm -f "$KS_TEMP"; ks_unwritable "cannot write in $PWD"; }
   ks_seal "$KS_NAME" "$KS_POST"
-  ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+  ks_tidy "$step"
   echo "changed the lines of $keys in $path put back; the rest of it was changed by somebody else and stays"
 }
 
@@ -218,7 +224,7 @@ ks_undo_remove() {
 ks_remove() {
   ks_content "$KS_NAME"
   if [ "$KS_SHA" = absent ]; then
-    ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+    ks_sweep ".keyswap-$KS_RUN." || ks_unwritable "cannot clean up in $PWD"
     echo "ok $1 is absent, as it was"
     return 0
   fi
@@ -227,7 +233,7 @@ ks_remove() {
     *) ks_die conflict "$1 was not made by this run: it stays" ;;
   esac
   rm -f "./$KS_NAME" 2>/dev/null || ks_unwritable "$1 could not be removed" "$KS_NAME"
-  ks_sweep ".keyswap-$KS_RUN" || ks_unwritable "cannot clean up in $PWD"
+  ks_sweep ".keyswap-$KS_RUN." || ks_unwritable "cannot clean up in $PWD"
   sync . || ks_unwritable "cannot sync $PWD"
   ! ks_lstat "$KS_NAME" || ks_die conflict "$1 is there again"
   echo "changed $1 removed"
