@@ -61,10 +61,12 @@ ks_boot() {
 # ks_pid PID: sets KS_STATE, KS_PARENT, KS_SID and KS_START (in clock ticks since boot) of a process; fails when there is none.
 ks_pid() {
   local line
+  case $1 in '' | *[!0-9]*) return 1 ;; esac
   { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
   line=${line##*) }
   # shellcheck disable=SC2086
   set -- $line
+  [ $# -ge 20 ] || return 1
   KS_STATE=$1
   KS_PARENT=$2
   KS_SID=$4

@@ -91,7 +91,8 @@ ks_arm() {
         ;;
       armed | dirty)
         [ "$RUN" = "$1" ] || ks_held
-        [ "$BT" != "$KS_BOOT" ] || [ "$OWN" = "$KS_ME" ] || ks_fence "$OWN"
+        # A dirty host has no owner any more.
+        [ "$BT" != "$KS_BOOT" ] || [ "$OWN" = "$KS_ME" ] || [ "$OWN" = - ] || ks_fence "$OWN"
         epoch=$E
         ;;
       *) ks_die refused "$K/cas holds a state of a newer keyswap: $KS_CUR" ;;
