@@ -1,6 +1,6 @@
 //! What a person types on a host that could not be put back.
 
-use crate::model::{Become, RestartHow};
+use crate::model::{Become, RemotePath, RestartHow};
 use crate::remote::shell::quote::words;
 use crate::remote::{FileBefore, UndoRecord, UndoneRecord};
 
@@ -41,7 +41,7 @@ pub fn mend_commands(
     for record in undo.iter().filter(open) {
         match record {
             UndoRecord::File { step, path, before, .. } | UndoRecord::Env { step, path, before: Some(before), .. } => {
-                for command in put_back(state_dir, run, *step, path.as_str(), before) {
+                for command in put_back(state_dir, run, *step, path, before) {
                     push(command);
                 }
                 push(sweep(path.parent(), run));
@@ -60,11 +60,18 @@ pub fn mend_commands(
 }
 
 /// Beside its destination, with owner and mode, and then by a rename: never a half-written file under the real name.
-fn put_back(state_dir: &str, run: &str, step: u32, path: &str, before: &FileBefore) -> [String; 2] {
-    let beside = format!("{path}.keyswap-mend");
+///
+/// Others may write in that directory: what they planted under the new file's name is removed and not followed, and a
+/// directory under the real name is not entered. Should it be interrupted, the sweep finds the new file by its name.
+fn put_back(state_dir: &str, run: &str, step: u32, path: &RemotePath, before: &FileBefore) -> [String; 3] {
+    let beside = format!("{}/.keyswap-{run}-mend.{step}", path.parent().trim_end_matches('/'));
     let (uid, gid, mode) = (before.uid.to_string(), before.gid.to_string(), format!("{:04o}", before.mode));
     let pre = format!("{state_dir}/runs/{run}/pre.{step}");
-    [argv(&["install", "-o", &uid, "-g", &gid, "-m", &mode, &pre, &beside]), argv(&["mv", "-f", &beside, path])]
+    [
+        argv(&["rm", "-f", &beside]),
+        argv(&["install", "-o", &uid, "-g", &gid, "-m", &mode, &pre, &beside]),
+        argv(&["mv", "-fT", &beside, path.as_str()]),
+    ]
 }
 
 /// What the run left beside a file: found by name, so that no shell needs to read a directory that it may not.
@@ -135,8 +142,9 @@ mod tests {
             mend_commands(Become::Sudo, "/var/lib/keyswap", run, &undo, &undone),
             [
                 "sudo mount -o remount,rw /srv",
-                "sudo install -o 1000 -g 1000 -m 0600 /var/lib/keyswap/runs/20260101-000000-abcdef/pre.2 '/srv/it'\\''s/token.keyswap-mend'",
-                "sudo mv -f '/srv/it'\\''s/token.keyswap-mend' '/srv/it'\\''s/token'",
+                "sudo rm -f '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2'",
+                "sudo install -o 1000 -g 1000 -m 0600 /var/lib/keyswap/runs/20260101-000000-abcdef/pre.2 '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2'",
+                "sudo mv -fT '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2' '/srv/it'\\''s/token'",
                 "sudo find '/srv/it'\\''s' -maxdepth 1 -name '.keyswap-20260101-000000-abcdef*' -delete",
                 "sudo systemctl restart runner",
             ]
