@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod e2e;
+mod e2e_safety;
 mod forge;
 mod harness;
 mod sentinel;
