@@ -3,6 +3,8 @@
 //! The library that it runs is the `.sh` files of `lib/`, joined; it is sent over the channel's standard input after
 //! a tiny `sh -c`, so nothing is left on the host and nothing long stands in an argument list.
 
+#[cfg(test)]
+mod env_tests;
 mod frame;
 mod host;
 mod parse;
