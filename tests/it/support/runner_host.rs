@@ -97,12 +97,14 @@ impl RunnerHost {
     fn lay_out(&self) {
         let write = |name: &str, text: &str| fs::write(self.host.scratch().join(name), text).unwrap();
         let live = self.host.root().join(&LIVE[1..]);
+        // The stranger's name begins like ours: nobody may take it for a leftover.
         // The last line makes /var/lib part of what pictures look at, whether or not anything is written below it.
         self.host.sh(&format!(
             "mkdir -p {DATA} && chmod 700 {DATA} && mkdir {LIVE}
              umask 077; : >{TOKEN_FILE}; : >{SHARED_FILE}; : >{ENV_FILE}; chmod 640 {ENV_FILE}
              : >{CONTROL_FILE}; chmod 755 {CONTROL_FILE}
              chown 1000:1000 {DATA} {DATA}/* {LIVE}
+             echo notes >{DATA}/.keyswap-notes; cp {DATA}/.keyswap-notes /srv/forgejo-runner
              chmod 755 /var/lib"
         ));
         let put = |path: &str, text: &str| fs::write(self.host.root().join(&path[1..]), text).unwrap();
