@@ -72,6 +72,13 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Throw-away runner hosts and a stand-in forge, until Ctrl-C
     Sandbox(SandboxArgs),
+    /// A completion script for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// The manual page
+    Man,
 }
 
 /// Which hosts, from which inventory.

@@ -16,7 +16,7 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 pub use error::CliError;
@@ -61,6 +61,18 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Ping(args) => hosts::ping(session, &args).await,
             Command::Demo(args) => Box::pin(demo::demo(session, &args)).await,
             Command::Sandbox(args) => Box::pin(demo::sandbox(session, &args)).await,
+            Command::Completions { shell } => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut Args::command(), "keyswap", &mut text);
+                session.write(&text)
+            }
+            Command::Man => {
+                let mut text = Vec::new();
+                clap_mangen::Man::new(Args::command())
+                    .render(&mut text)
+                    .map_err(|error| CliError::internal("cannot write the manual page", error))?;
+                session.write(&text)
+            }
         }
     });
     // What still reads from a host that does not answer must not hold the operator up.

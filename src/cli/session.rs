@@ -99,6 +99,16 @@ impl Session {
         Printer::new(std::io::stdout(), &self.redactor)
     }
 
+    /// Writes a whole text to standard output.
+    pub(super) fn write(&self, text: &[u8]) -> Result<u8, CliError> {
+        let mut out = self.out();
+        for line in String::from_utf8_lossy(text).lines() {
+            out.line(line);
+        }
+        out.finish().map_err(|error| CliError::internal("cannot write", error))?;
+        Ok(0)
+    }
+
     /// Starts the run's report; [`Report::finish`] ends it.
     pub(super) fn report(&self, run: &RunId) -> (Sink, Report) {
         let (sink, mut events) = Sink::new(run.clone());

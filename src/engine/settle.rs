@@ -330,7 +330,7 @@ impl Settling {
         }
     }
 
-    async fn after_undo(self, reason: &str, undone: &Undone, now: Vec<NowFact>) -> HostResult {
+    async fn after_undo(mut self, reason: &str, undone: &Undone, now: Vec<NowFact>) -> HostResult {
         let name = self.host.name.clone();
         for record in &undone.records {
             let step = self.steps.iter().find(|step| step.index == record.step).cloned();
@@ -353,6 +353,7 @@ impl Settling {
         let why = first.map_or("something could not be put back", |record| record.message.as_str());
         let reason = format!("{reason}; not put back: {why}");
         let mend = self.mend(&undone.records);
+        self.notes.push(format!("when it is mended: keyswap resume {} --back", self.shared.run));
         self.settled(HostStatus::Dirty, Some(reason), mend, Some(now)).await
     }
 
@@ -363,6 +364,7 @@ impl Settling {
 
     async fn owed(mut self, reason: String) -> HostResult {
         let mend = self.mend(&[]);
+        self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.run));
         for credential in &mut self.credentials {
             credential.now = None;
         }

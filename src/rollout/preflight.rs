@@ -1,5 +1,6 @@
 //! All hosts are looked at before the first one is changed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -70,5 +71,30 @@ pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: us
             }
         }
     }
+    one_name_a_machine(&mut found);
     found
+}
+
+/// Two names may lead to one machine, whose state can hold one run at a time. Until their work can be done one after the
+/// other in one run, the second name is refused before anything is changed.
+fn one_name_a_machine(found: &mut Preflight) {
+    let mut seen: HashMap<(String, String), HostName> = HashMap::new();
+    for saga in std::mem::take(&mut found.ready) {
+        let facts = saga.facts();
+        let key = (facts.machine.clone(), facts.state_dir.clone());
+        // Without a machine id there is nothing to tell machines apart by; the lock on the host decides.
+        match seen.get(&key).filter(|_| facts.machine != "-") {
+            Some(first) => found.spared.push(Spared {
+                host: saga.name().clone(),
+                status: HostStatus::Failed,
+                held: false,
+                kind: None,
+                reason: format!("{first} and {} are one machine: rotate them in two runs, with --limit", saga.name()),
+            }),
+            None => {
+                seen.insert(key, saga.name().clone());
+                found.ready.push(saga);
+            }
+        }
+    }
 }

@@ -120,7 +120,12 @@ impl Oracle<'_> {
             end.clear();
         }
         if self.dropin && section != "Service" {
-            kept.push(Piece { is: Is::Section("Service"), head: String::new(), text: b"[Service]".to_vec(), end: whole });
+            kept.push(Piece {
+                is: Is::Section("Service"),
+                head: String::new(),
+                text: b"[Service]".to_vec(),
+                end: whole,
+            });
         }
         kept.push(piece(text, &end));
         kept
@@ -251,9 +256,8 @@ fn dotenv_piece() -> impl Strategy<Value = Piece> {
         Just(format!("A=\"closed\"\\\n{KEY}=/within")),
         Just(format!("A=\\\\\\\n{KEY}=/within")),
     ];
-    let spans = (spans, line_end()).prop_map(|(text, end)| {
-        piece(Is::Other, "", text.into_bytes().replaced(b'\n', &end), end)
-    });
+    let spans =
+        (spans, line_end()).prop_map(|(text, end)| piece(Is::Other, "", text.into_bytes().replaced(b'\n', &end), end));
     prop_oneof![5 => assigned, 3 => plain, 2 => spans]
 }
 
@@ -281,8 +285,8 @@ fn dropin_piece() -> impl Strategy<Value = Piece> {
 
 /// The last line may lack its end, or have but half of one.
 fn file(piece: impl Strategy<Value = Piece>) -> impl Strategy<Value = Vec<Piece>> {
-    (vec(piece, 0..9), prop_oneof![3 => Just(None), 2 => Just(Some(Vec::new())), 1 => Just(Some(b"\r".to_vec()))]).prop_map(
-        |(mut pieces, end)| {
+    (vec(piece, 0..9), prop_oneof![3 => Just(None), 2 => Just(Some(Vec::new())), 1 => Just(Some(b"\r".to_vec()))])
+        .prop_map(|(mut pieces, end)| {
             if let (Some(end), Some(last)) = (end, pieces.last_mut()) {
                 // Nothing without an end is not a line at all.
                 if !last.text.is_empty() {
@@ -290,8 +294,7 @@ fn file(piece: impl Strategy<Value = Piece>) -> impl Strategy<Value = Vec<Piece>
                 }
             }
             pieces
-        },
-    )
+        })
 }
 
 /// Outside of [Service] nothing is a target, and a name in it is nobody's.
@@ -354,8 +357,16 @@ fn what_cannot_be_edited_by_line_is_refused() {
         ("dotenv", "A=\"never ends\nTOKEN_FILE=/x\n", "a quoted value does not end"),
         ("dotenv", "A='never ends\\'\nTOKEN_FILE=/x\nB='\n", "a quoted value does not end"),
         ("dotenv", "A=ends in a backslash\\", "a quoted value does not end"),
-        ("dropin", "[Service]\nEnvironment=A=1 TOKEN_FILE=/x\n", "one line sets TOKEN_FILE together with other variables"),
-        ("dropin", "[Service]\nEnvironment=TOKEN_FILE=/x \\\n A=1\n", "the value of TOKEN_FILE goes over several lines"),
+        (
+            "dropin",
+            "[Service]\nEnvironment=A=1 TOKEN_FILE=/x\n",
+            "one line sets TOKEN_FILE together with other variables",
+        ),
+        (
+            "dropin",
+            "[Service]\nEnvironment=TOKEN_FILE=/x \\\n A=1\n",
+            "the value of TOKEN_FILE goes over several lines",
+        ),
         (
             "dropin",
             "[Service]\nEnvironment=A=1 \\\n# said\n \"TOKEN_FILE=/x\"\n",

@@ -134,9 +134,14 @@ fn a_runner_that_does_not_come_up_on_the_old_files_is_said_to_be_down() {
     let host = RunnerHost::start();
     let before = host.picture();
     // It comes up once, for the way forward, and not for the way back, until somebody removes the cause.
-    let flaky = format!("[ ! -e /run/forgejo-runner/broken ] || exit 9; touch /run/forgejo-runner/broken; {CONTROL_FILE} restart");
-    let playbook =
-        Playbook::rotate().with("restart", restart(&flaky, "200ms", "20s")).before("verify", "fail", command("exit 7", "true"));
+    let flaky = format!(
+        "[ ! -e /run/forgejo-runner/broken ] || exit 9; touch /run/forgejo-runner/broken; {CONTROL_FILE} restart"
+    );
+    let playbook = Playbook::rotate().with("restart", restart(&flaky, "200ms", "20s")).before(
+        "verify",
+        "fail",
+        command("exit 7", "true"),
+    );
     let said = host.rotate(&playbook, &[]);
     assert_dirty_and_held(&host, &said);
     before.assert_same(&host.picture(), &said);
@@ -157,7 +162,8 @@ fn what_was_planted_beside_the_file_does_not_turn_the_mending_against_the_host()
     host.host.sh("mkdir /srv/canary && echo canary >/srv/canary/file && chmod 600 /srv/canary/file");
     let canary = |what: &str| host.host.sh(&format!("stat -c '%a %u %g %i' /srv/canary {what}; ls -A /srv/canary"));
     let commands = mend_commands(&said);
-    let beside = commands.iter().find_map(|line| line.strip_prefix("sudo rm -f ")).expect("a name beside the file").to_owned();
+    let beside =
+        commands.iter().find_map(|line| line.strip_prefix("sudo rm -f ")).expect("a name beside the file").to_owned();
     for target in ["/srv/canary", "/srv/canary/file", "/srv/canary/new"] {
         let was = canary("/srv/canary/file");
         host.host.sh("mount -o remount,rw /srv/forgejo-runner/data");
