@@ -182,7 +182,7 @@ async fn whole(
     let mut outcome = rollout::run(&rolling, found.ready).await;
     outcome.hosts.extend(left_out);
     in_order(&mut outcome.hosts, selected);
-    Ok(super::rollback::finish(&shared, events, &outcome).await)
+    Ok(rollout::finish(&shared, &outcome).await)
 }
 
 /// Asks the forge before any host is touched whether the verification could be done at all.

@@ -1,0 +1,178 @@
+//! Going on with a run that was cut off, taking one back, and ending either.
+//!
+//! What is done with a host is decided by its place in the journal's table and by what the host itself says; nothing else
+//! is remembered.
+
+use std::collections::HashSet;
+
+use super::settle::{SettleOrder, settle_back};
+use super::{Outcome, Rolling, exit_code, run, run_status};
+use crate::engine::{NotNow, Saga, Settling, Shared};
+use crate::event::EventKind;
+use crate::journal::{HostPhase, HostState, OwedIn, Record, ReopenCommand, RunState};
+use crate::model::{HostName, HostResult, HostStatus, RunStatus};
+use crate::plan::RunPlan;
+use crate::step::Values;
+
+/// Whether a command that takes a run back has something to do on a host: `rollback` takes back everything,
+/// `resume --back` what is not settled.
+#[must_use]
+pub fn goes_back(command: ReopenCommand, host: &HostState) -> bool {
+    match command {
+        ReopenCommand::Rollback => host.phase.can_go_back(),
+        ReopenCommand::Resume | ReopenCommand::ResumeBack => host.phase.is_unsettled_work(),
+    }
+}
+
+/// Whether `resume` has something to do on a host.
+#[must_use]
+pub fn is_open(host: &HostState) -> bool {
+    host.phase == HostPhase::Untouched || host.phase.is_unsettled_work()
+}
+
+/// Whether a host goes on forward. What had begun to go back goes on going back.
+fn goes_forward(host: &HostState) -> bool {
+    matches!(
+        host.phase,
+        HostPhase::Untouched
+            | HostPhase::Preparing
+            | HostPhase::Prepared
+            | HostPhase::Acting(_)
+            | HostPhase::Between(_)
+            | HostPhase::Committing
+            | HostPhase::Owed(OwedIn::Preparing | OwedIn::Forward | OwedIn::Committing)
+    )
+}
+
+/// Whether secrets that were given again are those that the run used.
+///
+/// # Errors
+/// The first that is another one, in a line.
+pub fn same_secrets(state: &RunState, values: &Values) -> Result<(), String> {
+    for (name, value) in values {
+        if state.secrets.get(name).is_none_or(|known| known != value.fingerprint()) {
+            return Err(format!("secret `{name}` is another one now ({})", value.fingerprint()));
+        }
+    }
+    Ok(())
+}
+
+/// Settles a run that was cut off: forward where the hosts still can, else back.
+pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usize) -> Outcome {
+    let mut sagas = Vec::new();
+    let mut back: HashSet<HostName> = HashSet::new();
+    let mut reasons = Vec::new();
+    for planned in &plan.hosts {
+        let name = &planned.host.name;
+        let Some(host) = state.hosts.get(name).filter(|host| is_open(host)) else { continue };
+        if !goes_forward(host) {
+            back.insert(name.clone());
+            continue;
+        }
+        match Saga::reopen(shared, &planned.host, &planned.plan, planned.batch).await {
+            Ok(saga) => sagas.push(saga),
+            Err(stop) => {
+                reasons.push(format!("{name}: {}", stop.reason));
+                back.insert(name.clone());
+            }
+        }
+    }
+    let rolling = Rolling { shared: shared.clone(), spec: plan.rollout.clone(), forks };
+    let mut outcome = run(&rolling, sagas).await;
+    let reason = if reasons.is_empty() { "it had begun to go back".to_owned() } else { reasons.join("; ") };
+    let returning = RunPlan {
+        hosts: plan.hosts.iter().filter(|planned| back.contains(&planned.host.name)).cloned().collect(),
+        ..plan.clone()
+    };
+    let returned = take_back(shared, &returning, state, ReopenCommand::ResumeBack, &reason, forks).await;
+    outcome.failed |= returned.failed || returned.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
+    outcome.hosts.extend(returned.hosts);
+    outcome
+}
+
+/// Takes hosts back, the last batch first. A host that cannot be reached is owed if it was cut off, and only
+/// unreachable if it was settled.
+pub async fn take_back(
+    shared: &Shared,
+    plan: &RunPlan,
+    state: &RunState,
+    command: ReopenCommand,
+    reason: &str,
+    forks: usize,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut ready = Vec::new();
+    let mut attaching = tokio::task::JoinSet::new();
+    for planned in &plan.hosts {
+        let Some(host) = state.hosts.get(&planned.host.name).filter(|host| goes_back(command, host)) else { continue };
+        let mut settling = Settling::from_plan(shared, &planned.host, &planned.plan, planned.batch);
+        settling.prepared = host.undo_digest.is_some();
+        let unsettled = host.phase.is_unsettled_work();
+        attaching.spawn(async move {
+            let attached = settling.attach().await;
+            (settling, unsettled, attached)
+        });
+    }
+    while let Some(joined) = attaching.join_next().await {
+        let Ok((settling, unsettled, attached)) = joined else { continue };
+        match attached {
+            Ok(()) => ready.push(settling),
+            // It was cut off: the undo tries again, and then writes down that it is owed.
+            Err(NotNow::Unreachable(_)) if unsettled => ready.push(settling),
+            Err(NotNow::Unreachable(why)) => {
+                outcome.hosts.push(left(shared, &settling, HostStatus::Unreachable, why));
+            }
+            Err(NotNow::Other(why)) => {
+                outcome.failed = true;
+                outcome.hosts.push(left(shared, &settling, HostStatus::Failed, why));
+            }
+        }
+    }
+    outcome.hosts.extend(settle_back(SettleOrder::newest_first(ready), forks, reason).await);
+    let place = |result: &HostResult| plan.hosts.iter().position(|planned| planned.host.name == result.host);
+    outcome.hosts.sort_by_key(place);
+    outcome
+}
+
+/// A host that stays as it is; nothing was changed there.
+fn left(shared: &Shared, settling: &Settling, status: HostStatus, reason: String) -> HostResult {
+    let result = HostResult {
+        host: settling.host.name.clone(),
+        status,
+        batch: settling.batch,
+        credentials: Vec::new(),
+        reason: Some(reason),
+        mend: Vec::new(),
+        notes: Vec::new(),
+    };
+    shared.events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
+    result
+}
+
+/// Ends a way back: a rollback that succeeded is a success. Gives back the exit code.
+pub async fn finish_back(shared: &Shared, outcome: &Outcome) -> u8 {
+    let status = match run_status(outcome) {
+        RunStatus::Succeeded => RunStatus::RolledBack,
+        other => other,
+    };
+    end(shared, outcome, status).await
+}
+
+/// Ends a run: its last record, its last event. Gives back its exit code.
+pub async fn finish(shared: &Shared, outcome: &Outcome) -> u8 {
+    end(shared, outcome, run_status(outcome)).await
+}
+
+async fn end(shared: &Shared, outcome: &Outcome, status: RunStatus) -> u8 {
+    let mut code = exit_code(outcome);
+    let written = async {
+        shared.journal.append(None, Record::RunFinished { status }).await?;
+        shared.journal.close().await
+    };
+    if let Err(error) = written.await {
+        shared.events.warn(None, format!("the journal could not be ended: {error}"));
+        code = code.max(1);
+    }
+    shared.events.emit(None, None, EventKind::RunFinished { status, exit_code: code, hosts: outcome.hosts.clone() });
+    code
+}
