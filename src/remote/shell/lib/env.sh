@@ -106,7 +106,8 @@ ks_env_start() {
   KS_SPAN= KS_CONT= KS_SECTION= KS_MANY= KS_KEY= KS_EOL= KS_STYLE= KS_LINE= KS_END=$KS_NL
 }
 
-# ks_env_add FORMAT LINES ENDED: prints LINES, joined by line ends, after a file whose last line had the end ENDED.
+# ks_env_add FORMAT LINES ENDED: prints LINES, joined by line ends, after a file whose last line had the end ENDED. A drop-in
+# may have the section [Service] as often as it likes.
 ks_env_add() {
   if [ -z "$3" ]; then
     if [ -n "$KS_EOL" ]; then printf '\n'; else printf '%s\n' "$KS_STYLE"; fi
@@ -140,18 +141,12 @@ ks_env_look() {
 # ks_env_edit FORMAT KEY VALUE REMOVE: the file on stdin, edited, on stdout. The first line that sets KEY is replaced in its
 # place, further ones go, a missing one is added at the end; keys of REMOVE (blank-separated) go.
 ks_env_edit() {
-  local done_ ended was line
-  done_= ended=$KS_NL was=
+  local done_ ended line
+  done_= ended=$KS_NL
   line=$2=$3
   [ "$1" != dropin ] || line=Environment=$line
   ks_env_start
   while ks_env_next "$1"; do
-    # A new section ends [Service]: what is missing goes before it.
-    if [ -z "$done_" ] && [ "$was" = Service ] && [ "$KS_SECTION" != Service ]; then
-      printf '%s%s\n' "$line" "$KS_EOL"
-      done_=1
-    fi
-    was=$KS_SECTION
     if [ -n "$KS_KEY" ] && [ "$KS_KEY" = "$2" ]; then
       [ -z "$done_" ] || continue
       done_=1
@@ -203,18 +198,13 @@ ks_env_revert() {
 }
 
 ks_env_revert1() {
-  local lines done_ was ended
+  local lines done_ ended
   lines=
   [ "$2" = absent ] || lines=$(ks_env_lines "$1" "$3" <"$2")
-  done_= was= ended=$KS_NL
+  done_= ended=$KS_NL
   [ -n "$lines" ] || done_=1
   ks_env_start
   while ks_env_next "$1"; do
-    if [ -z "$done_" ] && [ "$was" = Service ] && [ "$KS_SECTION" != Service ]; then
-      printf '%s%s\n' "$lines" "$KS_EOL"
-      done_=1
-    fi
-    was=$KS_SECTION
     if [ "$KS_KEY" = "$3" ]; then
       [ -z "$done_" ] || continue
       done_=1
