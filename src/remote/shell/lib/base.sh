@@ -131,20 +131,28 @@ ks_bounded() {
   local limit
   limit=$1
   shift
-  timeout -k 5 "$limit" "$@" </dev/null
+  timeout -k 5 "$limit" "$@" </dev/null 5>&- 6>&- 7>&-
 }
 
 # ks_user SECONDS DIR SCRIPT: runs an operator's command line. Its output goes through a fifo in DIR to a reader that
 # keeps the first 8 KiB and drains the rest, so that neither much output nor a daemon that keeps it open can block us.
+# Where DIR is full the command runs all the same, since an undo needs it: only its output is lost.
+# The descriptors that we work with stay ours: a daemon would keep them for its life.
 # Sets KS_RC (124: time limit) and KS_OUT.
 ks_user() {
   local dir i reader
   dir=$2/u.$$
+  KS_OUT=
   rm -rf "$dir"
-  mkdir "$dir" && mkfifo "$dir/f" || ks_die write "cannot work in $2"
+  mkdir "$dir" 2>/dev/null && mkfifo "$dir/f" 2>/dev/null || {
+    rm -rf "$dir"
+    KS_RC=0
+    timeout -k 5 "$1" sh -c "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- || KS_RC=$?
+    return 0
+  }
   { dd bs=1024 count=8 iflag=fullblock of="$dir/o" 2>/dev/null; cat >/dev/null; : >"$dir/eof"; } <"$dir/f" >/dev/null 2>&1 &
   reader=$!
-  timeout -k 5 "$1" sh -c "$3" </dev/null >"$dir/f" 2>&1
+  timeout -k 5 "$1" sh -c "$3" </dev/null >"$dir/f" 2>&1 5>&- 6>&- 7>&-
   KS_RC=$?
   i=0
   while [ ! -e "$dir/eof" ] && [ $i -lt 30 ]; do
@@ -152,7 +160,6 @@ ks_user() {
     i=$((i + 1))
   done
   [ -e "$dir/eof" ] && wait "$reader"
-  KS_OUT=
   [ ! -s "$dir/o" ] || KS_OUT=$(tr -d '\000' <"$dir/o")
   rm -rf "$dir"
 }

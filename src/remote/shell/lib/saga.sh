@@ -9,13 +9,28 @@
 #   remove STEP PATH POST                              a file that was not there
 #   rmdir STEP DIR                                     a directory that we made
 #   backup STEP ID                                     a named backup that we made
-# Beside it: pre.STEP (preimages), marks of acts that began, `owner`, `head`.
+# Beside it: pre.STEP (preimages), marks of acts that began, spare.STEP (blocks for the undo's own marks), `owner`, `head`.
 # In the destination's directory a second link to the old file, .keyswap-RUN-old.STEP, is the undo's stage: putting it
 # back needs neither space nor a free inode, and brings the very file back.
 
 # ks_note FILE TEXT: a small synced file of the run.
 ks_note() {
   printf '%s\n' "$2" >"$KS_RUN_DIR/$1" && sync "$KS_RUN_DIR/$1" "$KS_RUN_DIR" || ks_die write "cannot write in $KS_RUN_DIR"
+}
+
+# ks_spare: sets a block aside for each mark that an undo may have to make: it needs no space then.
+ks_spare() {
+  case $1 in command | service) ;; *) return 0 ;; esac
+  printf '%-20s\n' - >"$KS_RUN_DIR/spare.$2" || ks_die write "cannot write in $KS_RUN_DIR"
+}
+
+# ks_spare_note FILE STEP TEXT: ks_note for undo, where the disk may be full: writes into the block that was set aside.
+ks_spare_note() {
+  local at
+  at=$KS_RUN_DIR/spare.$2
+  [ -e "$at" ] || at=$KS_RUN_DIR/$1
+  printf '%-20s\n' "$3" 1<>"$at" && sync "$at" && { [ "$at" = "$KS_RUN_DIR/$1" ] || mv "$at" "$KS_RUN_DIR/$1"; } &&
+    sync "$KS_RUN_DIR" || ks_die write "cannot write in $KS_RUN_DIR"
 }
 
 # ks_each FUNCTION: calls FUNCTION with the words of each undo record.
@@ -49,6 +64,8 @@ ks_prepare_all() {
   cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
   [ "$(tail -n 1 "$KS_RUN_DIR/undo")" = end ] || ks_die write "the undo did not arrive whole"
   ks_each ks_preimage
+  ks_each ks_spare
+  [ -e "$K/since" ] || printf '%-24s\n' '- 0' >"$K/since" || ks_die write "cannot write in $K"
   ks_ticks
   printf '%s\n' "$KS_TICKS" >"$KS_RUN_DIR/since" || ks_die write "cannot write in $KS_RUN_DIR"
   cd "$KS_RUN_DIR" || ks_die write "cannot enter $KS_RUN_DIR"
@@ -135,10 +152,10 @@ ks_act_write() {
   ks_say did step "$step" how changed
 }
 
-# ks_touched: files changed just now: a process that is older has not seen them.
+# ks_touched: files changed just now: a process that is older has not seen them. Written in place: an undo does it too.
 ks_touched() {
   ks_ticks
-  printf '%s %s\n' "$KS_BOOT" "$KS_TICKS" >"$K/since" || ks_die write "cannot write in $K"
+  printf '%s %-14s\n' "$KS_BOOT" "$KS_TICKS" 1<>"$K/since" || ks_die write "cannot write in $K"
 }
 
 # ks_place STEP PATH MODE UID GID PRE POST <VALUE

@@ -164,7 +164,7 @@ ks_undo_command() {
   ks_user "$3" "$KS_RUN_DIR" "$4"
   ks_tail "$KS_OUT"
   [ "$KS_RC" = 0 ] || ks_die command "the undo command exits with status $KS_RC${KS_TAIL:+: $KS_TAIL}"
-  ks_note "undone.$2" 1
+  ks_spare_note "undone.$2" "$2" 1
   echo "changed the undo command was run"
 }
 
@@ -203,7 +203,7 @@ ks_undo_service() {
   fi
   ks_ticks
   since=$KS_TICKS
-  ks_note "restarted.$step" "$since"
+  ks_spare_note "restarted.$step" "$step" "$since"
   ks_svc_do restart "$limit" "$1" "$2" "$3" "$4"
   if [ "$KS_RC" != 0 ]; then
     ks_tail "$KS_OUT"
