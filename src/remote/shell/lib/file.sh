@@ -158,7 +158,12 @@ ks_blocked() {
   attrs=$(df -P . 2>/dev/null | tail -n 1)
   # shellcheck disable=SC2086
   set -- $attrs
-  [ "${4:-1}" = 0 ] && KS_WHY="no space left on ${6:-$here}"
+  [ "${4:-1}" != 0 ] || { KS_WHY="no space left on ${6:-$here}"; return; }
+  attrs=$(df -P -i . 2>/dev/null | tail -n 1)
+  # shellcheck disable=SC2086
+  set -- $attrs
+  # Some file systems have no number of inodes: they show 0 of 0.
+  [ "${2:-0} ${4:-1}" = "0 0" ] || [ "${4:-1}" != 0 ] || KS_WHY="no inodes left on ${6:-$here}"
 }
 
 # ks_unwritable WHAT [NAME]: the request failed because something could not be written; says why as far as it can be told.
