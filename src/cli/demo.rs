@@ -78,7 +78,7 @@ pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliEr
     let before: Vec<HostFacts> = stage.sandbox.hosts().iter().map(|host| stage.sandbox.facts(host)).collect();
     let mut global = session.global.clone();
     global.state_dir = Some(utf8(stage.sandbox.dir().join("controller"))?);
-    let inner = Session { global, redactor: session.redactor.clone(), sources: session.sources.clone() };
+    let inner = session.with(global);
     let run_args = RunArgs {
         playbook: utf8(stage.sandbox.playbook())?,
         select: Select { inventory: vec![utf8(stage.sandbox.inventory())?], limit: None, extra_vars: Vec::new() },

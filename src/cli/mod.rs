@@ -5,6 +5,8 @@ mod demo;
 mod error;
 mod hosts;
 mod inventory;
+#[cfg(debug_assertions)]
+mod pause;
 mod prompt;
 mod resume;
 mod rollback;

@@ -13,8 +13,13 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{HostState, Journal, Record, ReopenCommand};
 use crate::model::RunId;
 use crate::plan::RunPlan;
+<<<<<<< HEAD
 use crate::remote::SshConnect;
 use crate::rollout::{finish_back, goes_back, take_back};
+=======
+use crate::rollout::{Outcome, SettleOrder, exit_code, run_status, settle_back};
+use crate::secret::SecretValue;
+>>>>>>> cdcc278 (Stop the program at a named point in debug builds; kill it at every one)
 use crate::step::Values;
 
 pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, CliError> {
@@ -76,7 +81,7 @@ pub(super) fn shared_for(
     Ok(Shared {
         run: run.clone(),
         owner: session.owner(),
-        connect: Arc::new(SshConnect::new(session.dialer(), plan.inventory.clone())),
+        connect: session.connect(&plan.inventory),
         journal,
         events: events.clone(),
         values: Arc::new(values),

@@ -14,9 +14,8 @@ use super::{CliError, error, signals};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
-use crate::model::{Action, HostName, HostResult, HostStatus, RunId, StepStatus};
+use crate::model::{Action, Drain, HostName, HostResult, HostStatus, RunId, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
-use crate::remote::SshConnect;
 use crate::rollout::{self, Outcome, Preflight, Rolling, Spared, batch_sizes, exit_code, run_status};
 use crate::step::{Services, Values, Work};
 
@@ -111,7 +110,7 @@ fn shared(
     Ok(Shared {
         run: run.clone(),
         owner: session.owner(),
-        connect: Arc::new(SshConnect::new(session.dialer(), selected.inventory_name.clone())),
+        connect: session.connect(&selected.inventory_name),
         journal,
         events: events.clone(),
         values: Arc::new(values),
@@ -157,6 +156,7 @@ async fn whole(
         return Ok(nothing_done(selected, events, found, &reason, false).await.max(2));
     }
     say_plan(events, &found, args.check || args.diff || !args.yes);
+    warn_of_jobs(selected, events);
     let changes = found.ready.iter().any(crate::engine::Saga::changes);
     if args.check {
         return Ok(checked(events, found, changes).await);
@@ -198,6 +198,15 @@ async fn verifications(shared: &Shared, found: &Preflight) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// A job that runs is not waited for: that belongs to a later version, and is not kept quiet.
+fn warn_of_jobs(selected: &Selected, events: &Sink) {
+    let mut steps = selected.hosts.iter().flat_map(|(_, steps)| steps);
+    let waits = |action: &Action| matches!(action, Action::Restart(restart) if restart.drain == Drain::Wait);
+    if steps.any(|step| step.enabled && waits(&step.action)) {
+        events.warn(None, "running jobs are not waited for: `drain` is read, but this version restarts at once");
+    }
 }
 
 fn say_plan(events: &Sink, found: &Preflight, in_full: bool) {

@@ -16,6 +16,7 @@ use crate::journal::{Operator, Store};
 use crate::load::Context;
 use crate::model::RunId;
 use crate::remote::ssh::{Dialer, DialerConfig, Keepalive};
+use crate::remote::{Connect, SshConnect};
 use crate::report::{Human, Jsonl, Plain, Printer, Reporter};
 use crate::secret::{Environment, Redactor, Sources};
 
@@ -24,6 +25,8 @@ pub(super) struct Session {
     pub(super) global: Global,
     pub(super) redactor: Redactor,
     pub(super) sources: Sources,
+    #[cfg(debug_assertions)]
+    pause: Option<super::pause::Pause>,
 }
 
 impl Session {
@@ -31,7 +34,26 @@ impl Session {
         let environment = Environment::new(std::env::vars_os());
         let redactor = Redactor::new();
         log(global.verbose, &redactor);
-        Self { global: global.clone(), redactor, sources: Sources::new(environment, terminal()) }
+        #[cfg(debug_assertions)]
+        let pause = environment.get(super::pause::VARIABLE);
+        Self {
+            global: global.clone(),
+            redactor,
+            sources: Sources::new(environment, terminal()),
+            #[cfg(debug_assertions)]
+            pause: pause.and_then(|text| super::pause::Pause::parse(text.to_str()?)),
+        }
+    }
+
+    /// The same process with other options.
+    pub(super) fn with(&self, global: Global) -> Self {
+        Self {
+            global,
+            redactor: self.redactor.clone(),
+            sources: self.sources.clone(),
+            #[cfg(debug_assertions)]
+            pause: self.pause.clone(),
+        }
     }
 
     fn var(&self, name: &str) -> Option<String> {
@@ -61,7 +83,28 @@ impl Session {
             (None, Some(base)) if base.starts_with('/') => PathBuf::from(base).join("keyswap"),
             _ => PathBuf::from(self.home().join(".local/state/keyswap")),
         };
-        Ok(Store::open(&dir)?)
+        let store = Store::open(&dir)?;
+        #[cfg(debug_assertions)]
+        let store = match self.pause.clone() {
+            Some(pause) => {
+                let mut store = store;
+                store.wrap(move |medium| pause.medium(medium));
+                store
+            }
+            None => store,
+        };
+        Ok(store)
+    }
+
+    /// Makes connections for one run; `inventory` is what the operator gave as `-i`, for hints.
+    pub(super) fn connect(&self, inventory: &str) -> Arc<dyn Connect> {
+        let connect: Arc<dyn Connect> = Arc::new(SshConnect::new(self.dialer(), inventory.to_owned()));
+        #[cfg(debug_assertions)]
+        let connect = match &self.pause {
+            Some(pause) => pause.connect(connect),
+            None => connect,
+        };
+        connect
     }
 
     /// Who is at work, for the journal and for whoever finds a host held.

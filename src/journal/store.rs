@@ -22,6 +22,23 @@ use crate::model::RunId;
 #[derive(Debug, Clone)]
 pub struct Store {
     runs: PathBuf,
+    #[cfg(debug_assertions)]
+    around: Around,
+}
+
+/// What is put around every journal's file: for tests that stop the process at a line.
+#[cfg(debug_assertions)]
+#[derive(Clone, Default)]
+struct Around(Option<std::sync::Arc<Wrap>>);
+
+#[cfg(debug_assertions)]
+type Wrap = dyn Fn(Box<dyn Medium>) -> Box<dyn Medium> + Send + Sync;
+
+#[cfg(debug_assertions)]
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Around" } else { "-" })
+    }
 }
 
 /// One run's directory.
@@ -51,7 +68,38 @@ impl Store {
         private_dir(state_dir)?;
         let runs = state_dir.join("runs");
         private_dir(&runs)?;
-        Ok(Self { runs })
+        Ok(Self {
+            runs,
+            #[cfg(debug_assertions)]
+            around: Around::default(),
+        })
+    }
+
+    /// Puts something around the files of all journals that are written from here on. Not in release builds.
+    #[cfg(debug_assertions)]
+    pub fn wrap(&mut self, around: impl Fn(Box<dyn Medium>) -> Box<dyn Medium> + Send + Sync + 'static) {
+        self.around = Around(Some(std::sync::Arc::new(around)));
+    }
+
+    fn start(
+        &self,
+        dir: &RunDir,
+        file: File,
+        lock: File,
+        state: RunState,
+        log: Option<&Log>,
+    ) -> Result<Journal, JournalError> {
+        let head = log.and_then(Log::head).cloned();
+        let medium: Box<dyn Medium> = Box::new(FileMedium { file, _lock: lock });
+        #[cfg(debug_assertions)]
+        let medium = match &self.around.0 {
+            Some(around) => around(medium),
+            None => medium,
+        };
+        let mut writer = Writer::new(medium, state, head);
+        writer.begin(&dir.run)?;
+        sync_dir(&dir.path).map_err(JournalError::io("sync", &dir.path))?;
+        Journal::threaded(dir.run.clone(), writer)
     }
 
     /// Makes a run's directory with its plan and an empty journal, and takes its lock.
@@ -72,7 +120,7 @@ impl Store {
         write_atomic(&dir.plan_path(), plan)?;
         let path = dir.journal_path();
         let file = private_file(&path, true).map_err(JournalError::io("create", &path))?;
-        dir.start(file, lock, RunState::default(), None)
+        self.start(&dir, file, lock, RunState::default(), None)
     }
 
     /// Takes a run's lock to go on with it: a torn last line is cut off, everything before it is checked and
@@ -92,7 +140,7 @@ impl Store {
         if log.torn {
             file.set_len(log.good_bytes).and_then(|()| file.sync_all()).map_err(JournalError::io("mend", &path))?;
         }
-        let journal = dir.start(file, lock, state.clone(), Some(&log))?;
+        let journal = self.start(&dir, file, lock, state.clone(), Some(&log))?;
         Ok((journal, state))
     }
 
@@ -209,14 +257,6 @@ impl RunDir {
 
     fn lock_path(&self) -> PathBuf {
         self.path.join("lock")
-    }
-
-    fn start(&self, file: File, lock: File, state: RunState, log: Option<&Log>) -> Result<Journal, JournalError> {
-        let head = log.and_then(Log::head).cloned();
-        let mut writer = Writer::new(Box::new(FileMedium { file, _lock: lock }), state, head);
-        writer.begin(&self.run)?;
-        sync_dir(&self.path).map_err(JournalError::io("sync", &self.path))?;
-        Journal::threaded(self.run.clone(), writer)
     }
 
     /// Takes the lock or says who has it. The kernel lets go of it when the holder dies.

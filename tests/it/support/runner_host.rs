@@ -387,7 +387,7 @@ impl Said {
         Self::new(output.status.code(), output.stdout, output.stderr)
     }
 
-    fn new(code: Option<i32>, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
+    pub(crate) fn new(code: Option<i32>, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
         let stdout = String::from_utf8(stdout).unwrap();
         let event = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
         let events = stdout.lines().map(event).collect();
