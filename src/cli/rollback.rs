@@ -13,13 +13,7 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{HostState, Journal, Record, ReopenCommand};
 use crate::model::RunId;
 use crate::plan::RunPlan;
-<<<<<<< HEAD
-use crate::remote::SshConnect;
 use crate::rollout::{finish_back, goes_back, take_back};
-=======
-use crate::rollout::{Outcome, SettleOrder, exit_code, run_status, settle_back};
-use crate::secret::SecretValue;
->>>>>>> cdcc278 (Stop the program at a named point in debug builds; kill it at every one)
 use crate::step::Values;
 
 pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, CliError> {

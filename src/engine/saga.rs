@@ -137,7 +137,8 @@ impl Saga {
                 let detail = format!("{} as uid {}, {}, {}", facts.login, facts.uid, facts.shell, facts.os);
                 shared.events.emit(Some(&host.name), None, EventKind::HostReady { detail });
                 let mut notes = plan.notes.clone();
-                let at_boot = ["systemd", "cron", "crond"].iter().any(|word| facts.have.iter().any(|have| have == word));
+                let at_boot =
+                    ["systemd", "cron", "crond"].iter().any(|word| facts.have.iter().any(|have| have == word));
                 if shared.guard.is_some() && plan.changes() && !(at_boot && facts.uid == 0) {
                     notes.push("the guard of this host ends with a reboot: nothing would start it then".to_owned());
                 }
