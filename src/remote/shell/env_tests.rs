@@ -102,8 +102,9 @@ impl Oracle<'_> {
     /// none. `style` is that of the file before.
     fn add(&self, mut kept: Vec<Piece>, is: Is, text: &[u8], style: &[u8]) -> Vec<Piece> {
         let piece = |text: &[u8], end: &[u8]| Piece { is, head: String::new(), text: text.to_vec(), end: end.to_vec() };
-        let sections = kept.iter().filter_map(|piece| if let Is::Section(name) = piece.is { Some(name) } else { None });
-        let section = sections.last().unwrap_or_default();
+        let mut sections =
+            kept.iter().filter_map(|piece| if let Is::Section(name) = piece.is { Some(name) } else { None });
+        let section = sections.next_back().unwrap_or_default();
         let whole = [style, b"\n"].concat();
         let mut end = whole.clone();
         if let Some(last) = kept.last_mut().filter(|last| !last.end.ends_with(b"\n")) {

@@ -30,8 +30,7 @@ impl Cut {
         let host = RunnerHost::start();
         let (before, runner) = (host.picture(), host.runner().unwrap());
         let args = host.run_args(&gated());
-        let work =
-            AtWork::start(&mut host.keyswap("state"), &args.iter().map(String::as_str).collect::<Vec<_>>());
+        let work = AtWork::start(&mut host.keyswap("state"), &args.iter().map(String::as_str).collect::<Vec<_>>());
         wait_until("the run is at the gate", || host.path(LIVE).join("at-gate").exists());
         assert_eq!(host.read(TOKEN_FILE), host.new, "the new token is in place, the runner is not restarted");
         let run = run_of(&host);

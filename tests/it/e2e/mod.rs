@@ -1,3 +1,6 @@
-//! The real program against real OpenSSH and sudo: rotation, and every step made to fail.
+//! The real program against real OpenSSH and sudo: rotation, every step made to fail, and every way back.
 
+mod cut_off;
+mod failures;
 mod rotation;
+mod way_back;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,6 +71,14 @@ pub(crate) struct Runner {
     pub(crate) pointer: Option<String>,
     /// The whole digest of the token that it read when it started.
     pub(crate) token: String,
+}
+
+impl Deref for RunnerHost {
+    type Target = RealHost;
+
+    fn deref(&self) -> &RealHost {
+        &self.host
+    }
 }
 
 impl RunnerHost {
@@ -212,6 +221,14 @@ impl RunnerHost {
             pointer: var(POINTER),
             token: field("token")?.to_owned(),
         })
+    }
+
+    /// What the runner has open, but for its standard streams.
+    pub(crate) fn open_files(&self) -> Vec<PathBuf> {
+        let pid = self.runner().expect("the runner is up").pid;
+        let fds = fs::read_dir(self.path(&format!("/proc/{pid}/fd"))).unwrap().map(|entry| entry.unwrap().path());
+        let others = fds.filter(|fd| !["0", "1", "2"].contains(&fd.file_name().unwrap().to_str().unwrap()));
+        others.filter_map(|fd| fs::read_link(fd).ok()).collect()
     }
 
     /// The host from outside, without what lives by itself: see [`Picture`].
