@@ -157,6 +157,7 @@ async fn whole(
     }
     say_plan(events, &found, args.check || args.diff || !args.yes);
     warn_of_jobs(selected, events);
+    warn_of_reboots(selected, events, &found);
     let changes = found.ready.iter().any(crate::engine::Saga::changes);
     if args.check {
         return Ok(checked(events, found, changes).await);
@@ -206,6 +207,21 @@ fn warn_of_jobs(selected: &Selected, events: &Sink) {
     let waits = |action: &Action| matches!(action, Action::Restart(restart) if restart.drain == Drain::Wait);
     if steps.any(|step| step.enabled && waits(&step.action)) {
         events.warn(None, "running jobs are not waited for: `drain` is read, but this version restarts at once");
+    }
+}
+
+/// Where nothing can start the guard at boot, a reboot in mid-run leaves a host to `resume`.
+fn warn_of_reboots(selected: &Selected, events: &Sink, found: &Preflight) {
+    if selected.playbook.rollout.guard.is_none() {
+        return;
+    }
+    let without = found.ready.iter().filter(|saga| saga.changes() && !saga.guarded_over_a_reboot()).count();
+    if without > 0 {
+        let hosts = if without == 1 { "host" } else { "hosts" };
+        events.warn(
+            None,
+            format!("the guard ends with a reboot on {without} {hosts}: nothing there would start it (no systemd, no cron, or no root)"),
+        );
     }
 }
 

@@ -136,18 +136,12 @@ impl Saga {
             Ok(plan) => {
                 let detail = format!("{} as uid {}, {}, {}", facts.login, facts.uid, facts.shell, facts.os);
                 shared.events.emit(Some(&host.name), None, EventKind::HostReady { detail });
-                let mut notes = plan.notes.clone();
-                let at_boot =
-                    ["systemd", "cron", "crond"].iter().any(|word| facts.have.iter().any(|have| have == word));
-                if shared.guard.is_some() && plan.changes() && !(at_boot && facts.uid == 0) {
-                    notes.push("the guard of this host ends with a reboot: nothing would start it then".to_owned());
-                }
                 Opened::Ready(Box::new(Self {
                     shared: shared.clone(),
                     host: host.clone(),
                     conn: Some(conn),
                     facts,
-                    notes,
+                    notes: plan.notes.clone(),
                     plan,
                     batch: 0,
                     next: 0,
@@ -241,6 +235,13 @@ impl Saga {
     /// Goes on under a run's own journal: what looked at the host before had none.
     pub fn adopt(&mut self, shared: &Shared) {
         self.shared = shared.clone();
+    }
+
+    /// Whether the host's guard would be started again after a reboot.
+    #[must_use]
+    pub fn guarded_over_a_reboot(&self) -> bool {
+        let has = |word: &str| self.facts.have.iter().any(|have| have == word);
+        self.facts.uid == 0 && (has("systemd") || has("cron") || has("crond"))
     }
 
     /// Puts it into a batch, counted from 1.
