@@ -76,6 +76,9 @@ impl CliError {
             Self::Secret(error) if error.fault.is_declined() => INTERRUPTED,
             Self::Secret(_) => USAGE,
             Self::Journal(JournalError::Locked(_)) => HELD,
+            Self::Journal(JournalError::NoRuns(_) | JournalError::NoSuchRun(_) | JournalError::Ambiguous { .. }) => {
+                USAGE
+            }
             Self::Journal(_) | Self::Internal { .. } => INTERNAL,
             Self::Server(_) => 2,
         }
