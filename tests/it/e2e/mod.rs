@@ -1,5 +1,6 @@
 //! The real program against real OpenSSH and sudo: rotation, every step made to fail, and every way back.
 
+mod any_point;
 mod cut_off;
 mod failures;
 mod rotation;

@@ -399,11 +399,13 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(command: &mut Command, args: &[&str]) -> Self {
+    /// Runs a command to its end.
+    pub(crate) fn of(command: &mut Command, args: &[&str]) -> Self {
         let output = command.args(args).output().expect("keyswap can be run");
         Self::new(output.status.code(), output.stdout, output.stderr)
     }
 
+    /// Of a program that has ended.
     pub(crate) fn new(code: Option<i32>, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
         let stdout = String::from_utf8(stdout).unwrap();
         let event = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
