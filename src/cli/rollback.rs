@@ -13,7 +13,7 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{HostState, Journal, Record, ReopenCommand};
 use crate::model::RunId;
 use crate::plan::RunPlan;
-use crate::rollout::{finish_back, goes_back, take_back};
+use crate::rollout::{end_as_left, finish_back, goes_back, take_back};
 use crate::step::Values;
 
 pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, CliError> {
@@ -31,6 +31,7 @@ pub(super) async fn back(session: &Session, args: &BackArgs, command: ReopenComm
     let wanted = |host: &HostState| goes_back(command, host);
     if !plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted)) {
         session.out().line(&format!("run {run}: there is nothing to undo"));
+        end_as_left(&journal, &state, command, operator).await?;
         return Ok(0);
     }
     journal.append(None, Record::RunReopened { command, by: operator }).await?;

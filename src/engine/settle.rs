@@ -36,6 +36,8 @@ pub struct Settling {
     pub prepared: bool,
     /// The host was found wholly old, put back by an earlier undo or by its own guard: there is nothing to do but to read it.
     pub found_old: bool,
+    /// The host was found never to have held the run: nothing was changed there.
+    pub never_held: bool,
 }
 
 /// What is said of a host that did not wait for its controller.
@@ -168,6 +170,7 @@ impl Settling {
             holds: false,
             prepared: false,
             found_old: false,
+            never_held: false,
         }
     }
 
@@ -184,9 +187,12 @@ impl Settling {
         Ok(())
     }
 
-    /// Notices that the run was taken back already: the undo had ended and only its answer was lost, or the guard did it.
+    /// Notices that the run was taken back already: the undo had ended and only its answer was lost, or the guard did it;
+    /// or that our first request never arrived, or never got as far as to hold the host.
     fn look_for_old(&mut self, facts: &HostFacts) {
-        self.found_old = facts.run == self.shared.run.as_str() && facts.phase == "old";
+        let ours = facts.run == self.shared.run.as_str();
+        self.never_held = !ours && !self.prepared;
+        self.found_old = ours && facts.phase == "old";
         if self.found_old && facts.by_guard {
             self.notes.push(PUT_BACK_BY_GUARD.to_owned());
         }
@@ -298,12 +304,10 @@ impl Settling {
                 let failure = crate::remote::Failure { class: FailClass::Held, message: reason, fix: None };
                 return Err(failure.into());
             }
-            let ours = facts.run == self.shared.run.as_str();
-            // Our request never arrived, or never got as far as to hold the host: nothing was changed.
-            if !ours && !self.prepared {
-                return Ok(End::NeverPrepared);
-            }
             self.look_for_old(&facts);
+        }
+        if self.never_held {
+            return Ok(End::NeverPrepared);
         }
         if self.found_old {
             let now = self.now().await?;

@@ -9,7 +9,9 @@ use super::settle::{SettleOrder, settle_back};
 use super::{Outcome, Rolling, exit_code, run, run_status};
 use crate::engine::{NotNow, Saga, Settling, Shared};
 use crate::event::EventKind;
-use crate::journal::{HostPhase, HostState, OwedIn, Record, ReopenCommand, RunState};
+use crate::journal::{
+    HostPhase, HostState, Journal, JournalError, Operator, OwedIn, Record, ReopenCommand, RunPhase, RunState,
+};
 use crate::model::{HostName, HostResult, HostStatus, RunStatus};
 use crate::plan::RunPlan;
 use crate::step::Values;
@@ -87,7 +89,41 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
     let returned = take_back(shared, &returning, state, ReopenCommand::ResumeBack, &reason, forks).await;
     outcome.failed |= returned.failed || returned.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
     outcome.hosts.extend(returned.hosts);
+    // A run that goes on ends as all of it ended, also what was settled before it was cut off.
+    let before = settled_before(state);
+    outcome.failed |= before.failed;
+    outcome.hosts.extend(before.hosts);
+    outcome.hosts.sort_by_key(|result| state.hosts.get_index_of(&result.host));
     outcome
+}
+
+/// How those hosts ended that need nothing more, as their last records say.
+fn settled_before(state: &RunState) -> Outcome {
+    let settled = state.hosts.values().filter(|host| host.phase.is_settled() && !host.phase.is_unsettled_work());
+    let hosts: Vec<HostResult> = settled.filter_map(|host| host.result.clone()).collect();
+    let failed = hosts.iter().any(|host| matches!(host.status, HostStatus::Failed | HostStatus::RolledBack));
+    Outcome { hosts, failed, ..Outcome::default() }
+}
+
+/// Ends a run that was cut off before its first host was touched, or after its last one was settled: as they were left.
+/// Does nothing for one that has ended, or that never began.
+///
+/// # Errors
+/// When the journal cannot be written.
+pub async fn end_as_left(
+    journal: &Journal,
+    state: &RunState,
+    command: ReopenCommand,
+    by: Operator,
+) -> Result<(), JournalError> {
+    if state.phase != RunPhase::Open {
+        return Ok(());
+    }
+    let outcome = settled_before(state);
+    let status = if outcome.hosts.is_empty() { RunStatus::Interrupted } else { run_status(&outcome) };
+    journal.append(None, Record::RunReopened { command, by }).await?;
+    journal.append(None, Record::RunFinished { status }).await?;
+    journal.close().await.map(|_| ())
 }
 
 /// Takes hosts back, the last batch first. A host that cannot be reached is owed if it was cut off, and only

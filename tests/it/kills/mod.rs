@@ -1,0 +1,6 @@
+//! The real program, killed at every point of a run against real OpenSSH and sudo; its guard; two of it at once.
+//!
+//! Builds with debug assertions can stop themselves at a point that a test names (`cli::pause`).
+
+mod bench;
+mod every_point;
