@@ -5,6 +5,8 @@ mod e2e;
 mod e2e_safety;
 mod forge;
 mod harness;
+#[cfg(debug_assertions)]
+mod kills;
 mod sentinel;
 mod ssh;
 mod support;
