@@ -74,8 +74,8 @@ ks_lstat() {
 # helper got cannot change any more: KS_HELD names it by descriptor, KS_HELD_FACTS are its type and inode. ks_drop lets go.
 ks_hold() {
   local i
-  # A grandchild: no shell of ours has a word to say when it is killed.
-  KS_HOLDER=$(sleep 10 >/dev/null 2>&1 8<"./$1" & echo $!)
+  # A grandchild: no shell of ours has a word to say when it is killed. `exec` first, or it would wait with our pipe in hand.
+  KS_HOLDER=$( (exec >/dev/null 2>&1; exec sleep 10 8<"./$1") & echo $!)
   KS_HELD=/proc/$KS_HOLDER/fd/8
   i=0
   until [ -e "$KS_HELD" ]; do
