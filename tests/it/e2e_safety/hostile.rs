@@ -119,7 +119,7 @@ fn what_is_planted_at_a_stage_s_place_is_not_followed_by_the_undo() {
         assert_eq!(host.read(TOKEN_FILE), host.old, "{what}: the content is back");
         assert_nothing_gained(&host, &before, &inodes, if code == 3 { &["/srv/forgejo-runner"] } else { &[] }, &said);
         if code == 3 {
-            host.host.sh(&format!("rm -rf {DATA}/.keyswap-*"));
+            host.host.sh(&format!("rm -rf {DATA}/.keyswap-*-old.*"));
             host.say(&["resume", "--back"]).assert(0, "rolled-back", "rolled-back");
             before.assert_same(&host.picture(), &said);
         }
@@ -212,7 +212,7 @@ fn quick() -> Playbook {
 
 /// The host as before the next round, whatever the last one left.
 fn reset(host: &RunnerHost, round: usize) {
-    host.host.sh(&format!("rm -rf /var/lib/keyswap {DATA}/.keyswap-* {TOKEN_FILE}"));
+    host.host.sh(&format!("rm -rf /var/lib/keyswap {DATA}/.keyswap-2* {TOKEN_FILE}"));
     let at = host.path(TOKEN_FILE);
     fs::write(&at, &host.old).unwrap();
     lchown(&at, Some(1000), Some(1000)).unwrap();
