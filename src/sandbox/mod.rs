@@ -35,6 +35,7 @@ pub mod faults;
 mod files;
 pub mod forge;
 pub mod hosts;
+pub mod infisical;
 mod link;
 mod reap;
 pub mod runner;
