@@ -1,6 +1,7 @@
 //! Plain data: names, ids, the inventory, the playbook, fingerprints, outcomes. No I/O happens here.
 
 mod fingerprint;
+mod identity;
 mod inventory;
 mod name;
 mod outcome;
@@ -8,6 +9,7 @@ mod path;
 mod playbook;
 
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
+pub use identity::{Access, IdentityScope, IdentitySpec};
 pub use inventory::{
     ApprovalPolicy, Become, Connection, Group, Host, Inventory, Jump, KnownCredential, Service, Services, Vars,
 };

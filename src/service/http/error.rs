@@ -90,6 +90,8 @@ pub struct Refusal {
     pub message: String,
     /// How long the server wants to be left alone.
     pub retry_after: Option<Duration>,
+    /// What else the server said about it, as it came: not cleaned, never shown.
+    pub details: Option<serde_json::Value>,
 }
 
 fn shown(class: Option<&str>, message: &str) -> String {
@@ -215,6 +217,7 @@ mod tests {
             class: class.map(str::to_owned),
             message: message.to_owned(),
             retry_after: None,
+            details: None,
         };
         let text = |r: Refusal| HttpError::Status(Box::new(r)).to_string();
         assert_eq!(text(refusal(None, "")), "GET https://git.example.net/x: answered 500 without a reason");

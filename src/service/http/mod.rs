@@ -114,6 +114,14 @@ impl Api {
         Ok(Self { auth: Some(header), secrets, ..self.clone() })
     }
 
+    /// The same client, which covers this secret too in whatever the server says: for one that travels in a body.
+    #[must_use]
+    pub fn covering(&self, secret: &SecretString) -> Self {
+        let mut covering = self.clone();
+        covering.secrets.push(secret.clone());
+        covering
+    }
+
     /// The server's base address.
     #[must_use]
     pub fn base(&self) -> String {
@@ -175,7 +183,7 @@ impl Api {
     }
 
     fn refusal(&self, at: String, code: u16, headers: &HeaderMap, body: &[u8]) -> HttpError {
-        let (class, mut message) = said(body);
+        let (class, mut message, details) = said(body);
         if (300..400).contains(&code) {
             let host = header(headers, &LOCATION)
                 .and_then(|to| self.base.join(to).ok())
@@ -185,7 +193,7 @@ impl Api {
         let wish = header(headers, &RETRY_AFTER).and_then(|wish| retry::retry_after(wish, Timestamp::now()));
         let class = class.map(|class| clean_without(&class, &self.secrets));
         let message = clean_without(&message, &self.secrets);
-        HttpError::Status(Box::new(Refusal { at, code, class, message, retry_after: wish }))
+        HttpError::Status(Box::new(Refusal { at, code, class, message, retry_after: wish, details }))
     }
 }
 
@@ -202,13 +210,13 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The class and the words in an error's body. Infisical's `message` is a list for some errors; its `error` is a
-/// class only when it is one word.
-fn said(body: &[u8]) -> (Option<String>, String) {
+/// The class, the words and the details in an error's body. Infisical's `message` is a list for some errors; its
+/// `error` is a class only when it is one word.
+fn said(body: &[u8]) -> (Option<String>, String, Option<serde_json::Value>) {
     let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else {
         let text = String::from_utf8_lossy(body);
         let page = text.trim_start().starts_with('<');
-        return (None, if page { String::new() } else { text.into_owned() });
+        return (None, if page { String::new() } else { text.into_owned() }, None);
     };
     let word = |text: &&str| !text.is_empty() && text.len() <= 60 && text.chars().all(|c| c.is_ascii_alphanumeric());
     let class = value.get("error").and_then(serde_json::Value::as_str).filter(word).map(str::to_owned);
@@ -220,7 +228,7 @@ fn said(body: &[u8]) -> (Option<String>, String) {
         }
         _ => String::new(),
     };
-    (class, message)
+    (class, message, value.get("details").cloned())
 }
 
 async fn read_bounded(

@@ -83,6 +83,7 @@ mod tests {
             class: None,
             message: String::new(),
             retry_after: wish.map(Duration::from_secs),
+            details: None,
         }))
     }
 

@@ -1,0 +1,3 @@
+mod happy;
+mod prove;
+mod scene;
