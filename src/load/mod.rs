@@ -10,6 +10,7 @@ mod actions;
 mod check;
 mod diag;
 mod file;
+mod identity;
 mod inventory;
 mod keys;
 mod literal;
@@ -24,6 +25,7 @@ mod tests;
 mod vars;
 
 pub use diag::Diagnostics;
+pub use identity::identity;
 pub use inventory::inventory;
 pub use playbook::{Playbook, playbook};
 pub use select::{SelectError, select};

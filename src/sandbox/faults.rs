@@ -92,6 +92,11 @@ impl Switchboard {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
+    /// Takes all faults back that are still to come.
+    pub fn clear(&self) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The requests so far, each as `METHOD PATH?QUERY`.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {

@@ -156,6 +156,11 @@ impl StandIn {
         self.server.switchboard().add(fault);
     }
 
+    /// Spoils no answer any more.
+    pub fn heal(&self) {
+        self.server.switchboard().clear();
+    }
+
     /// The requests so far, each as `METHOD PATH?QUERY`.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {

@@ -1,3 +1,4 @@
+mod faults;
 mod happy;
 mod prove;
 mod scene;

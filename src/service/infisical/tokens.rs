@@ -230,7 +230,8 @@ impl Infisical {
         let path = ["api", "v1", "auth", "token-auth", "tokens", &id.0, "revoke"];
         let sent = self.send(&Request::new(Method::Post, &path).repeatable()).await;
         // Told a second time, the server says that it is not there, or was revoked already: which of the two?
-        if if_there(sent)?.is_some() || self.token(id).await?.is_some_and(|row| row.is_revoked) {
+        let said = if_there(sent)?.is_some_and(|reply| reply.json::<wire::Message>().is_ok());
+        if said || self.token(id).await?.is_some_and(|row| row.is_revoked) {
             return Ok(());
         }
         Err(InfisicalError::Odd(format!("the server knows no token {id} that it could revoke")))

@@ -227,6 +227,13 @@ pub(super) struct Tokens {
     pub(super) tokens: Vec<TokenData>,
 }
 
+/// What a server says when it did what it was told.
+#[derive(Deserialize)]
+pub(super) struct Message {
+    #[serde(rename = "message")]
+    pub(super) _message: String,
+}
+
 #[derive(Deserialize)]
 pub(super) struct OneToken {
     pub(super) token: TokenData,

@@ -8,12 +8,12 @@ use super::scene::Scene;
 use crate::model::Fingerprint;
 use crate::sandbox::infisical::World;
 
-/// The proof for a fresh token of the identity, after its rights were changed behind everybody's back.
+/// The proof for a token of the identity, after its rights were changed behind everybody's back.
 async fn after(change: impl FnOnce(&mut World, &str, &str)) -> Proof {
     let scene = Scene::new().await;
     let issuer = scene.issuer().await;
-    change(&mut scene.stand_in.world(), &scene.story.project, issuer.identity());
     let minted = issuer.mint("keyswap test").await.unwrap();
+    change(&mut scene.stand_in.world(), &scene.story.project, issuer.identity());
     issuer.prove(&minted.value, &issuer.expected()).await
 }
 
@@ -43,7 +43,8 @@ async fn a_viewer() {
         world.add_member(project, identity, &["viewer"]);
     })
     .await;
-    assert_eq!(shown(&proof), (vec![2, 3, 5, 6, 10, 13, 14], vec![]), "{:#?}", proof.rows);
+    // One of the project may see its own tokens; one of the organization could not (9).
+    assert_eq!(shown(&proof), (vec![2, 3, 5, 6, 9, 10, 13, 14], vec![]), "{:#?}", proof.rows);
 }
 
 #[tokio::test]
