@@ -25,7 +25,15 @@ impl World {
             [_, _, "organizations", _, "identity-memberships"] => {
                 self.need_in_org(who, "read", "identity")?;
                 let all = self.identities.iter().filter(|identity| !identity.deleted && identity.project.is_none());
-                let all: Vec<Value> = all.map(|identity| show::org_membership(identity, false)).collect();
+                let all: Vec<Value> = all
+                    .map(|identity| {
+                        let own = json!({
+                            "name": identity.name, "id": identity.id, "orgId": identity.org,
+                            "authMethods": show::methods(identity),
+                        });
+                        show::with(show::org_membership(identity, false), json!({"identity": own}))
+                    })
+                    .collect();
                 return Ok(json!({"totalCount": all.len(), "identityMemberships": all}));
             }
             [_, _, _, "config"] => return Ok(json!({"config": self.config(who)})),
@@ -53,7 +61,14 @@ impl World {
                     self.orgs.iter().map(|org| json!({"id": org.id, "name": org.name, "slug": org.slug})).collect();
                 Ok(json!({"total": all.len(), "organizations": all}))
             }
-            [_, _, _, "user-management", "users"] => Ok(json!({"users": [], "total": 0})),
+            [_, _, _, "user-management", "users"] => Ok(json!({
+                "users": [{
+                    "username": "admin@example.net", "email": "admin@example.net", "isEmailVerified": true,
+                    "firstName": "Admin", "lastName": "User", "authMethods": ["email"], "id": NOBODY,
+                    "superAdmin": true,
+                }],
+                "total": 1,
+            })),
             _ => Err(no_route(&ask.method, &ask.target)),
         }
     }

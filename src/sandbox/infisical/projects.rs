@@ -15,7 +15,7 @@ impl World {
             mine.map(show::project).collect()
         };
         match (ask.method.as_str(), path) {
-            ("GET", [_, _, "workspace"]) => Ok(json!({"workspaces": joined(self)})),
+            ("GET", [_, _, "workspace"]) => Ok(json!({"workspaces": without(joined(self), &["deletedEnvironments"])})),
             ("GET", [_, _, _]) => Ok(json!({"projects": joined(self)})),
             ("POST", [_, _, _]) => {
                 let org = self.identity(who).map(|identity| identity.org.clone()).unwrap_or_default();
@@ -35,6 +35,7 @@ impl World {
                         show::with(show::project(project), json!({"isMember": member}))
                     })
                     .collect();
+                let all = without(all, &["_id", "environments", "deletedEnvironments"]);
                 Ok(json!({"totalCount": all.len(), "projects": all}))
             }
             ("GET", [_, _, _, "slug", slug]) => {
@@ -121,6 +122,14 @@ impl World {
             .collect();
         Ok(json!({"folders": folders}))
     }
+}
+
+/// Some answers show less.
+fn without(mut projects: Vec<Value>, keys: &[&str]) -> Vec<Value> {
+    for project in projects.iter_mut().filter_map(Value::as_object_mut) {
+        project.retain(|key, _| !keys.contains(&key.as_str()));
+    }
+    projects
 }
 
 fn show_folder(project: &super::Project, folder: &Folder) -> Value {

@@ -125,7 +125,11 @@ impl World {
         let rules = self.remembered_rules(&project, who)?;
         let at = Place { environment: &secret.environment, path: &secret.path, name: &secret.key };
         need(&rules, "readValue", "secrets", Some(&at))?;
-        Ok(json!({"secret": show::secret(&project, &secret, false)}))
+        let mut shown = show::secret(&project, &secret, false);
+        if let Some(object) = shown.as_object_mut() {
+            object.shift_remove("secretValueHidden");
+        }
+        Ok(json!({"secret": shown}))
     }
 }
 
