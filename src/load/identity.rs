@@ -34,9 +34,7 @@ pub(super) fn from_text(sink: Sink, path: &Utf8Path, text: &str) -> Result<Ident
     }
     sink.finish()?;
     // For what cannot happen: a reader gave up without saying why.
-    identity.ok_or_else(|| {
-        Diagnostics::new(Vec::new(), vec![Diag::new(format!("{path} could not be understood"))])
-    })
+    identity.ok_or_else(|| Diagnostics::new(Vec::new(), vec![Diag::new(format!("{path} could not be understood"))]))
 }
 
 fn read(sink: &Sink, node: &Node<'_>) -> Option<IdentitySpec> {
@@ -63,14 +61,7 @@ fn read(sink: &Sink, node: &Node<'_>) -> Option<IdentitySpec> {
     };
     let access = accesses(&reader);
     reader.finish();
-    Some(IdentitySpec {
-        name: name?,
-        id: id?,
-        project: project?,
-        scope: scope?,
-        ttl: ttl?,
-        access: access?,
-    })
+    Some(IdentitySpec { name: name?, id: id?, project: project?, scope: scope?, ttl: ttl?, access: access? })
 }
 
 fn uuid(text: &str) -> Result<String, Problem> {
@@ -105,8 +96,10 @@ fn accesses(reader: &Reader<'_>) -> Option<Vec<Access>> {
             continue;
         };
         let table = Reader::new(reader.sink(), &place, table, "an access", Fill::Never);
-        let environment = table
-            .need("environment", table.parsed("environment", |text| check::plain(text, "environment's slug", "_-", 64)));
+        let environment = table.need(
+            "environment",
+            table.parsed("environment", |text| check::plain(text, "environment's slug", "_-", 64)),
+        );
         let path = table.need("path", table.parsed("path", folder));
         let read = match table.need("read", table.words("read", secret)) {
             Some(read) => names(&table, read),
@@ -233,7 +226,9 @@ read = ["KAN_FORGEJO_REGISTRY_USERNAME", "KAN_FORGEJO_REGISTRY_TOKEN"]
     #[test]
     fn everything_is_told_at_once() {
         let said = load("[[access]]\nread = []\n").unwrap_err();
-        for what in ["`name` is missing", "`project` is missing", "`token_auth`", "`environment`", "`path`", "no secret"] {
+        for what in
+            ["`name` is missing", "`project` is missing", "`token_auth`", "`environment`", "`path`", "no secret"]
+        {
             assert!(said.contains(what), "{what}: {said}");
         }
     }

@@ -151,10 +151,8 @@ impl World {
                 let project = self.by_slug(ask.asked("projectSlug").unwrap_or_default());
                 let identity = ask.asked("identityId").unwrap_or_default();
                 self.need_in_project(&project, who, "read", "identity")?;
-                let found = self
-                    .privileges
-                    .iter()
-                    .find(|p| p.project == project && p.identity == identity && p.slug == *slug);
+                let found =
+                    self.privileges.iter().find(|p| p.project == project && p.identity == identity && p.slug == *slug);
                 let found = found.ok_or_else(|| not_found(format!("Privilege with slug {slug} not found")))?;
                 Ok(json!({"privilege": show::privilege(found, true)}))
             }

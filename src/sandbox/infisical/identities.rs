@@ -103,9 +103,8 @@ impl World {
             ("GET", []) => {
                 let (offset, limit) = ask.page(1000, 1000)?;
                 let all = self.identities.iter().filter(|i| i.project.as_deref() == Some(*project) && !i.deleted);
-                let all: Vec<Value> = all
-                    .map(|i| with(project_identity(i), json!({"metadata": metadata(i)})))
-                    .collect();
+                let all: Vec<Value> =
+                    all.map(|i| with(project_identity(i), json!({"metadata": metadata(i)}))).collect();
                 let page: Vec<&Value> = all.iter().skip(offset).take(limit).collect();
                 Ok(json!({"identities": page, "totalCount": all.len()}))
             }
@@ -226,10 +225,8 @@ impl World {
                     object.shift_remove("roleId");
                 }
                 let role = super::world::Role { id: new_id(), slug: identity.org_role.clone() };
-                let role =
-                    with(super::show::role(&role, true), json!({"customRoleDescription": null}));
-                let more =
-                    json!({"scope": "organization", "projectId": null, "project": null, "roles": [role]});
+                let role = with(super::show::role(&role, true), json!({"customRoleDescription": null}));
+                let more = json!({"scope": "organization", "projectId": null, "project": null, "roles": [role]});
                 found.push(with(shown, more));
             }
         }

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct No {
+pub(super) struct No(Box<Refused>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Refused {
     status: u16,
     error: String,
     message: Value,
@@ -23,20 +26,22 @@ pub(super) type Said = Result<Value, No>;
 
 impl No {
     pub(super) fn new(status: u16, error: &str, message: impl Into<Value>) -> Self {
-        Self { status, error: error.to_owned(), message: message.into(), details: None, plain: false }
+        let (error, message) = (error.to_owned(), message.into());
+        Self(Box::new(Refused { status, error, message, details: None, plain: false }))
     }
 
     pub(super) fn respond(self) -> Response {
-        let mut body = json!({"message": self.message, "error": self.error, "statusCode": self.status});
+        let Refused { status, error, message, details, plain } = *self.0;
+        let mut body = json!({"message": message, "error": error, "statusCode": status});
         if let Some(object) = body.as_object_mut()
-            && !self.plain
+            && !plain
         {
             object.insert("reqId".to_owned(), format!("req-{}", short()).into());
-            if let Some(details) = self.details {
+            if let Some(details) = details {
                 object.insert("details".to_owned(), details);
             }
         }
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(body)).into_response()
     }
 }
@@ -68,7 +73,9 @@ pub(super) fn forbidden(message: &str) -> No {
 /// The rules do not allow it; `about` are the rules that the caller has about it.
 pub(super) fn denied(action: &str, subject: &str, about: Vec<Value>) -> No {
     let message = format!("You are not allowed to {action} on {subject}");
-    No { details: Some(about.into()), ..No::new(403, "PermissionDenied", message) }
+    let mut no = No::new(403, "PermissionDenied", message);
+    no.0.details = Some(about.into());
+    no
 }
 
 pub(super) fn not_member(project: &str) -> No {
@@ -99,7 +106,9 @@ pub(super) fn wrong_login(target: &str) -> No {
 
 /// There is no such route.
 pub(super) fn no_route(method: &str, target: &str) -> No {
-    No { plain: true, ..No::new(404, "Not Found", format!("Route {method}:{target} not found")) }
+    let mut no = No::new(404, "Not Found", format!("Route {method}:{target} not found"));
+    no.0.plain = true;
+    no
 }
 
 /// One request.

@@ -229,7 +229,8 @@ impl World {
     pub(super) fn remembered_rules(&mut self, project: &str, identity: &str) -> Result<Vec<Rule>, No> {
         let now = self.clock.now();
         let at = (project.to_owned(), identity.to_owned());
-        let known = self.cache.get(&at).filter(|cached| now - cached.at < REMEMBERED).map(|cached| cached.rules.clone());
+        let known =
+            self.cache.get(&at).filter(|cached| now - cached.at < REMEMBERED).map(|cached| cached.rules.clone());
         let rules = match known {
             Some(rules) => rules,
             None => {

@@ -152,8 +152,7 @@ impl World {
         match (ask.method.as_str(), rest) {
             ("POST", []) => {
                 let ttl = ask.number("accessTokenTTL").unwrap_or(DEFAULT_TTL);
-                let auth =
-                    UniversalAuth { id: new_id(), client_id: new_id(), ttl, secrets: Vec::new(), made: now };
+                let auth = UniversalAuth { id: new_id(), client_id: new_id(), ttl, secrets: Vec::new(), made: now };
                 let shown = show_universal(&identity, &auth);
                 self.with_identity(id, |identity| identity.universal_auth = Some(auth));
                 Ok(shown)

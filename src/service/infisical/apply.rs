@@ -119,12 +119,7 @@ impl Infisical {
     }
 
     /// All is as it was told; now what the server makes of it, and then the wait.
-    async fn settled(
-        &self,
-        spec: &IdentitySpec,
-        found: Found,
-        changed: Vec<Change>,
-    ) -> Result<Applied, ApplyError> {
+    async fn settled(&self, spec: &IdentitySpec, found: Found, changed: Vec<Change>) -> Result<Applied, ApplyError> {
         let Some(identity) = found.identity.as_ref().map(|identity| identity.id.clone()) else {
             return Err(ApplyError::ReadBack("there is no identity".to_owned()));
         };

@@ -245,7 +245,10 @@ mod tests {
         assert_eq!(said.len(), 3, "{said:?}");
         assert_eq!(said[0], "+ identity `runner` (project), without rights");
         assert_eq!(said[1], "+ token auth: ttl 7776000 s");
-        assert!(said[2].starts_with("+ privilege `keyswap-read`: describeSecret+readValue on secrets where"), "{said:?}");
+        assert!(
+            said[2].starts_with("+ privilege `keyswap-read`: describeSecret+readValue on secrets where"),
+            "{said:?}"
+        );
         let org = IdentitySpec { scope: IdentityScope::Org, ..spec() };
         assert!(plan(&org, &nothing).unwrap().contains(&Change::Join { project: "p".to_owned() }));
     }

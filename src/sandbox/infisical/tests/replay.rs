@@ -16,7 +16,8 @@ use super::super::*;
 const FIXTURE: &str = include_str!("../../../../tests/fixtures/infisical-exchanges.jsonl");
 
 /// What is not the same here, and why that does no harm.
-const KNOWN: &[(u64, &str)] = &[(167, "an organization, seen by an instance admin, has 40 settings that nobody here looks at")];
+const KNOWN: &[(u64, &str)] =
+    &[(167, "an organization, seen by an instance admin, has 40 settings that nobody here looks at")];
 
 struct Replay {
     stand_in: StandIn,

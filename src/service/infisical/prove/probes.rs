@@ -5,8 +5,8 @@
 
 use jiff::Timestamp;
 
-use super::row::{Reason, Row, Verdict};
 use super::Expected;
+use super::row::{Reason, Row, Verdict};
 use crate::model::Access;
 use crate::service::http::{Method, Request, clean};
 use crate::service::infisical::access::details;
@@ -62,11 +62,7 @@ impl Probe {
     }
 
     /// The answer must be a denial by the rules, and these rules be all that there are about it.
-    fn denied<T>(
-        self,
-        answer: &Result<T, InfisicalError>,
-        rules: &[crate::service::infisical::Rule],
-    ) -> Row {
+    fn denied<T>(self, answer: &Result<T, InfisicalError>, rules: &[crate::service::infisical::Rule]) -> Row {
         match answer {
             Err(error) if error.class() == Some(Class::Denied) => match details(error) {
                 Some(own) if same(&own, rules) => self.row(Verdict::Pass, format!("denied; holds {}", listed(&own))),
@@ -187,9 +183,8 @@ impl Infisical {
     /// Rows 5 and 6: everything that shows in an environment.
     async fn listing(&self, expected: &Expected, environment: &str) -> Row {
         let own = expected.access.iter().filter(|access| access.environment == environment);
-        let mut wanted: Vec<(String, String)> = own
-            .flat_map(|access| access.read.iter().map(|key| (access.path.clone(), key.clone())))
-            .collect();
+        let mut wanted: Vec<(String, String)> =
+            own.flat_map(|access| access.read.iter().map(|key| (access.path.clone(), key.clone()))).collect();
         wanted.sort();
         let number = if wanted.is_empty() { 6 } else { 5 };
         let probe = Probe::new(number, format!("list all of {environment}"), all(&wanted));
