@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod env_tests;
+#[cfg(test)]
+mod file_tests;
 mod frame;
 mod host;
 mod parse;

@@ -36,7 +36,8 @@ fn assert_nothing_gained(host: &RunnerHost, before: &Picture, inodes: &[(PathBuf
     for (path, inode) in inodes {
         assert_eq!(fs::symlink_metadata(path).unwrap().ino(), *inode, "{} was replaced", path.display());
     }
-    let leaked: Vec<String> = host.holders(CANARY).into_iter().filter(|path| !path.starts_with("/srv/canary/")).collect();
+    let leaked: Vec<String> =
+        host.holders(CANARY).into_iter().filter(|path| !path.starts_with("/srv/canary/")).collect();
     assert_eq!(leaked, [""; 0], "a canary was copied: {}", said.all());
     for token in [&host.old, &host.new] {
         let holders = host.holders(token).into_iter();
@@ -110,9 +111,11 @@ fn what_is_planted_at_a_stage_s_place_is_not_followed_by_the_undo() {
             "cd {DATA} && setpriv --reuid=1000 --regid=1000 --clear-groups sh -c \"for f in .keyswap-*-old.*; do [ -f \\$f ] || exit 1; {}; done\"",
             plant.replace('$', "\\$")
         );
-        let playbook = Playbook::rotate()
-            .before("point", "plant", command(&planted, "true"))
-            .before("restart", "fail", command("exit 7", "true"));
+        let playbook = Playbook::rotate().before("point", "plant", command(&planted, "true")).before(
+            "restart",
+            "fail",
+            command("exit 7", "true"),
+        );
         let said = host.rotate(&playbook, &[]);
         assert_eq!(said.code, Some(code), "{what}: {}", said.all());
         assert!(said.steps().contains(&("plant".to_owned(), "changed".to_owned())), "{what}: {}", said.all());

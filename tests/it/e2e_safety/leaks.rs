@@ -67,7 +67,12 @@ impl Scene {
         let mut script = Command::new("script")
             .args(["-qefc", &line.join(" "), "/dev/null"])
             .env_clear()
-            .envs([("HOME", home.to_str().unwrap()), ("USER", "operator"), ("PATH", "/usr/bin:/bin"), ("TERM", "xterm")])
+            .envs([
+                ("HOME", home.to_str().unwrap()),
+                ("USER", "operator"),
+                ("PATH", "/usr/bin:/bin"),
+                ("TERM", "xterm"),
+            ])
             .env("SHELL", "/bin/sh")
             .current_dir(&home)
             .stdin(Stdio::piped())
@@ -231,9 +236,8 @@ fn the_same_search_finds_a_planted_leak_of_each_kind() {
         let same = |finding: &&Finding| finding.kind == kind && finding.form == form;
         sweep.findings().iter().filter(same).any(|finding| Path::new(&finding.place) == place)
     };
-    let started = |kind: Kind| {
-        sweep.findings().iter().any(|finding| finding.kind == kind && finding.place.contains("/bin/true"))
-    };
+    let started =
+        |kind: Kind| sweep.findings().iter().any(|finding| finding.kind == kind && finding.place.contains("/bin/true"));
     assert!(started(Kind::Argv), "{:?}", sweep.findings());
     assert!(started(Kind::Environment), "{:?}", sweep.findings());
     assert!(found(Kind::Content, Form::Raw, &host.join("srv/left-behind")), "{:?}", sweep.findings());

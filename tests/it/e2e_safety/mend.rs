@@ -84,7 +84,12 @@ fn an_immutable_directory_is_mended_by_what_is_printed() {
         ),
     );
     let before = host.picture();
-    let said = host.rotate(&spoilt(&format!("chattr +i {DATA}")), &[]);
+    // With a guard, which must not stand in the way of whoever mends the host.
+    let guarded = Playbook {
+        rollout: "batches = [\"100%\"]\nguard = \"60s\"\n".to_owned(),
+        ..spoilt(&format!("chattr +i {DATA}"))
+    };
+    let said = host.rotate(&guarded, &[]);
     assert_dirty_and_held(&host, &said);
     let commands = mend_commands(&said);
     assert_eq!(commands[0], format!("sudo chattr -i {DATA}"));
@@ -175,4 +180,24 @@ fn what_was_planted_beside_the_file_does_not_turn_the_mending_against_the_host()
     }
     host.host.sh("rm -r /srv/canary");
     assert_mended(&host, &before, &said, &["resume", "--back"]);
+}
+
+#[test]
+fn two_files_of_one_directory_come_back_on_a_full_disk() {
+    let host = RunnerHost::start();
+    on_own_file_system(&host, &format!("mount -t tmpfs -o size=1m tmpfs {DATA}"));
+    host.host.sh(&format!("printf 'A=1\\nTOKEN=/old\\n' >{DATA}/jobs.env"));
+    let before = host.picture();
+    let point = format!(
+        "point = {{ file = \"{DATA}/jobs.env\", key = \"TOKEN\", value = \"{TOKEN_FILE}\", reaches = \"jobs\" }}"
+    );
+    // Full to the last byte until everything that the undo writes has been written.
+    let fill = command(&format!("dd if=/dev/zero of={DATA}/full bs=4k 2>/dev/null; true"), &format!("rm {DATA}/full"));
+    let playbook = Playbook::rotate()
+        .before("restart", "point the jobs", point)
+        .before("restart", "fill", fill)
+        .before("restart", "fail", command("exit 7", "true"));
+    let said = host.rotate(&playbook, &[]);
+    said.assert(2, "rolled-back", "rolled-back");
+    before.assert_same(&host.picture(), &said);
 }

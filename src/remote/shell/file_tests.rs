@@ -1,0 +1,102 @@
+//! Opening and making files among others' names, in every shell: what was planted is neither waited for nor followed.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SHELLS: &[&[&str]] = &[&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
+const LIBRARY: &str = concat!(
+    include_str!("lib/base.sh"),
+    "\n",
+    include_str!("lib/file.sh"),
+    "\n",
+    include_str!("lib/saga.sh"),
+    "\nKS_UID=$(id -u) KS_GID=$(id -g) KS_RUN=20260101-000000-abcdef\n"
+);
+
+/// Runs a script with the library in `dir`; its output and how long it took.
+fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
+    std::fs::write(dir.join("lib.sh"), LIBRARY).unwrap();
+    let began = Instant::now();
+    let output = Command::new(shell[0])
+        .args(&shell[1..])
+        .args(["-c", &format!("cd \"$1\" && . ./lib.sh\n{script}"), "-"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8(said).unwrap(), began.elapsed())
+}
+
+/// Every shell at once: each of them waits a while for what was planted.
+fn in_every_shell(test: impl Fn(&[&str]) + Sync) {
+    std::thread::scope(|scope| {
+        for shell in SHELLS {
+            scope.spawn(|| test(shell));
+        }
+    });
+}
+
+#[test]
+fn a_planted_pipe_or_link_is_neither_waited_for_nor_followed() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
+        assert!(made.success());
+        std::fs::write(dir.path().join("plain"), "content").unwrap();
+        symlink(dir.path().join("made"), dir.path().join("dangling")).unwrap();
+        let script = "for f in pipe dangling gone plain; do (ks_hold $f; echo \"$f $?\"); done
+                      (ks_open plain; cat <&6; echo; [ ! -e /proc/$KS_HOLDER ] || sleep 0.2; [ ! -e /proc/$KS_HOLDER/fd/8 ]; echo $?)
+                      (ks_open pipe 2>&1 | tr '\\t' ' ' | cut -d' ' -f1,2)";
+        let (said, took) = run(shell, dir.path(), script);
+        assert_eq!(said, "pipe 1\ndangling 1\ngone 1\nplain 0\ncontent\n0\nfail class=refused\n", "{shell:?}");
+        assert!(took < Duration::from_secs(8), "{shell:?} {took:?}");
+        assert!(!dir.path().join("made").exists(), "{shell:?}: a file was made through a link");
+    });
+}
+
+#[test]
+fn a_new_file_that_was_exchanged_is_not_written() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let empty = elsewhere.path().join("empty");
+        // An empty file of ours, as the new one is; a link to it; one that leads to nothing; one with another name.
+        for plant in
+            ["ln -s $e/empty $f", "ln -s $e/made $f", "mkfifo $f", "mv $e/empty $f; ln $f $e/empty", "mkdir $f"]
+        {
+            std::fs::write(&empty, "").unwrap();
+            let script = format!(
+                "chmod 600 {e}/empty
+                 mktemp() {{ f=$(command mktemp \"$@\"); e={e}; rm $f; {plant}; echo $f; }}
+                 (ks_temp .keyswap-x. 644 $KS_UID $KS_GID; echo secret >&5; echo made) | tr '\\t' ' ' | cut -d' ' -f1,2; rm -rf ./.keyswap-x.*",
+                e = elsewhere.path().display()
+            );
+            let (said, _) = run(shell, dir.path(), &script);
+            assert_eq!(said, "fail class=refused\n", "{shell:?} {plant}");
+            assert_eq!(std::fs::read(&empty).unwrap(), b"", "{shell:?} {plant}");
+            assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "{shell:?} {plant}");
+            std::fs::remove_file(&empty).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_directory_at_the_stage_s_place_is_not_entered() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().canonicalize().unwrap();
+        std::fs::write(at.join("token"), "content").unwrap();
+        std::fs::create_dir(at.join(".keyswap-20260101-000000-abcdef-old.1")).unwrap();
+        let script = format!(
+            "(ks_stage file 1 {}/token sha $KS_UID $KS_GID 600 7 post) | tr '\\t' ' ' | cut -d' ' -f1,2",
+            at.display()
+        );
+        let (said, _) = run(shell, &at, &script);
+        assert!(said.starts_with("fail class=write\n"), "{shell:?}: {said}");
+        let inside = std::fs::read_dir(at.join(".keyswap-20260101-000000-abcdef-old.1")).unwrap().count();
+        assert_eq!(inside, 0, "{shell:?}");
+    });
+}
