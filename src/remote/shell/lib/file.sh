@@ -80,8 +80,8 @@ ks_hold() {
   i=0
   until [ -e "$KS_HELD" ]; do
     i=$((i + 1))
-    [ $i -lt 1000 ] || sleep 0.01
-    [ $i -lt 1300 ] && [ -e "/proc/$KS_HOLDER" ] || { ks_drop; return 1; }
+    [ $i -lt 1000 ] || sleep 0.05
+    [ $i -lt 1040 ] && [ -e "/proc/$KS_HOLDER" ] || { ks_drop; return 1; }
   done
   KS_HELD_FACTS=$(stat -L -c '%f %d:%i' -- "$KS_HELD") || { ks_drop; return 1; }
 }
