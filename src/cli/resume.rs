@@ -1,7 +1,7 @@
 //! `keyswap resume`: settles a run that was cut off: forward where the secret can be had again, else back.
 
 use super::CliError;
-use super::args::ResumeArgs;
+use super::args::{Output, ResumeArgs};
 use super::rollback::{back, shared_for};
 use super::services::Servers;
 use super::session::Session;
@@ -14,21 +14,23 @@ use crate::step::{Values, Work};
 
 pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, CliError> {
     if args.back {
-        return back(session, &args.back_args, ReopenCommand::ResumeBack).await;
+        return back(session, &args.back_args, ReopenCommand::ResumeBack, "taken back by the operator").await;
     }
     let store = session.store()?;
     let run = store.find(args.back_args.run.as_deref())?;
     let plan: RunPlan = store.plan(&run)?;
     let state = store.state(&run)?;
     if !state.needs_settling() {
-        session.out().line(&format!("run {run} is settled: there is nothing to resume"));
+        session.nothing_to_do(&run, &state, &format!("run {run} is settled: there is nothing to resume"));
         return Ok(0);
     }
     let values = match secrets_again(session, &plan, &state).await {
         Ok(values) => values,
         Err(why) => {
-            session.out().line(&format!("run {run} goes back: {why}"));
-            return back(session, &args.back_args, ReopenCommand::ResumeBack).await;
+            if session.global.output != Output::Jsonl {
+                session.out().line(&format!("run {run} goes back: {why}"));
+            }
+            return back(session, &args.back_args, ReopenCommand::ResumeBack, &why).await;
         }
     };
     forward(session, args, &plan, values).await

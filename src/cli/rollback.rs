@@ -17,11 +17,16 @@ use crate::rollout::{end_as_left, finish_back, goes_back, take_back};
 use crate::step::Values;
 
 pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, CliError> {
-    back(session, args, ReopenCommand::Rollback).await
+    back(session, args, ReopenCommand::Rollback, "taken back by the operator").await
 }
 
 /// Takes back what `command` takes back: everything (`rollback`), or what is not settled (`resume --back`).
-pub(super) async fn back(session: &Session, args: &BackArgs, command: ReopenCommand) -> Result<u8, CliError> {
+pub(super) async fn back(
+    session: &Session,
+    args: &BackArgs,
+    command: ReopenCommand,
+    reason: &str,
+) -> Result<u8, CliError> {
     let store = session.store()?;
     let run = store.find(args.run.as_deref())?;
     let plan: RunPlan = store.plan(&run)?;
@@ -30,7 +35,7 @@ pub(super) async fn back(session: &Session, args: &BackArgs, command: ReopenComm
     let (journal, state) = store.reopen(&run, verb, &operator)?;
     let wanted = |host: &HostState| goes_back(command, host);
     if !plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted)) {
-        session.out().line(&format!("run {run}: there is nothing to undo"));
+        session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to undo"));
         end_as_left(&journal, &state, command, operator).await?;
         return Ok(0);
     }
@@ -52,8 +57,7 @@ pub(super) async fn back(session: &Session, args: &BackArgs, command: ReopenComm
             batches: 1,
         },
     );
-    let outcome =
-        take_back(&shared, &plan, &state, command, "taken back by the operator", usize::from(args.forks)).await;
+    let outcome = take_back(&shared, &plan, &state, command, reason, usize::from(args.forks)).await;
     let code = finish_back(&shared, &outcome).await;
     report.finish(&events);
     Ok(code)

@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 use super::CliError;
 use super::args::{Color, Global, Output};
 use super::prompt::terminal;
-use crate::event::Sink;
-use crate::journal::{Operator, Store};
+use crate::event::{EventKind, Sink};
+use crate::journal::{Operator, RunPhase, RunState, Store};
 use crate::load::Context;
-use crate::model::RunId;
+use crate::model::{RunId, RunStatus};
 use crate::remote::ssh::{Dialer, DialerConfig, Keepalive};
 use crate::remote::{Connect, SshConnect};
 use crate::report::{Human, Jsonl, Plain, Printer, Reporter};
@@ -171,6 +171,23 @@ impl Session {
             reporter.finish()
         });
         (sink, Report { thread })
+    }
+
+    /// Says of a run that there is nothing to do about it. Programs get it as events, which end as those of every run do.
+    pub(super) fn nothing_to_do(&self, run: &RunId, state: &RunState, text: &str) {
+        if self.global.output != Output::Jsonl {
+            self.out().line(text);
+            return;
+        }
+        let (events, report) = self.report(run);
+        events.warn(None, text);
+        let status = match state.phase {
+            RunPhase::Finished(status) => status,
+            RunPhase::Fresh | RunPhase::Open => RunStatus::Interrupted,
+        };
+        let hosts = state.hosts.values().filter_map(|host| host.result.clone()).collect();
+        events.emit(None, None, EventKind::RunFinished { status, exit_code: 0, hosts });
+        report.finish(&events);
     }
 
     /// Says why a command failed: what, why, and what to do.
