@@ -86,6 +86,7 @@ fn resumed(host: &RunnerHost, state: &str, args: &[&str]) -> Option<Said> {
         return None;
     }
     assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(said.last()["hosts"].as_array().map(Vec::len), Some(1), "{}", said.all());
     Some(said)
 }
 

@@ -25,6 +25,7 @@ fn rollback_puts_everything_back_and_then_has_nothing_to_undo() {
     let again = host.say(&["rollback"]);
     assert_eq!(again.code, Some(0), "{}", again.all());
     assert!(again.stdout.contains("there is nothing to undo"), "{}", again.all());
+    assert_eq!(again.last()["exit_code"], 0, "programs get events here too: {}", again.all());
     before.assert_same(&host.picture(), &again);
     assert_eq!(host.runner(), Some(runner), "nothing was restarted");
 
