@@ -318,6 +318,14 @@ impl Settling {
         }
         let op = Op::Undo { hold: self.shared.hold(head), limit: crate::step::undo_limit(&self.undo) };
         match self.call(&op).await {
+            // The run never held the host, and from now on it cannot: a preparation that is still on its way is refused.
+            Ok(Answer::Undone(undone)) if undone.records.is_empty() && !self.undo.is_empty() => {
+                if self.prepared {
+                    let message = "the host has lost the run's way back".to_owned();
+                    return Err(crate::remote::Failure { class: FailClass::Missing, message, fix: None }.into());
+                }
+                Ok(End::NeverPrepared)
+            }
             Ok(Answer::Undone(undone)) => {
                 let now = self.now().await.unwrap_or_default();
                 Ok(End::Undone(undone, now))

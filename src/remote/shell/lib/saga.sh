@@ -9,7 +9,8 @@
 #   remove STEP PATH POST                              a file that was not there
 #   rmdir STEP DIR                                     a directory that we made
 #   backup STEP ID                                     a named backup that we made
-# Beside it: pre.STEP (preimages), marks of acts that began, spare.STEP (blocks for the undo's own marks), `owner`, `head`.
+# Beside it: pre.STEP (preimages), `armed` once the run held the host (`void`: it was given up before), marks of acts
+# that began, spare.STEP (blocks for the undo's own marks), `owner`, `head`.
 # In the destination's directory a second link to the old file, .keyswap-RUN-old.STEP, is the undo's stage: putting it
 # back needs neither space nor a free inode, and brings the very file back.
 
@@ -73,7 +74,8 @@ ks_prepare_all() {
   sync ./* . .. || ks_die write "cannot sync $KS_RUN_DIR"
   set -f
   [ "$2" = 0 ] || ks_guard_install
-  ks_arm "$1" "$2"
+  ks_arm "$1" "$2" fresh
+  ks_note armed 1
   [ "$2" = 0 ] || ks_guard_start
   ks_each ks_stage
   ks_say prepared run "$1"
@@ -347,6 +349,7 @@ ks_unstage() {
 # ks_now RUN: what each credential file of the run holds.
 ks_now() {
   ks_run_dir "$1"
+  [ ! -e "$KS_RUN_DIR/void" ] || return 0
   ks_each ks_now1
 }
 

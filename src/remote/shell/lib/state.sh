@@ -68,7 +68,7 @@ ks_until() {
   KS_UNTIL=$((KS_UP + $1))
 }
 
-# ks_arm RUN LEASE: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
+# ks_arm RUN LEASE [fresh]: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
 # takes over from the old one, which is fenced first). A guard that is at work is waited for, not taken over.
 ks_arm() {
   local epoch rc waited
@@ -77,6 +77,8 @@ ks_arm() {
   KS_ME=$KS_OWNER_SELF
   while :; do
     ks_cas_look || ks_die refused "$K has no state"
+    # A session that was cut off must not begin after the run was settled without it.
+    [ "${3:-}" != fresh ] || [ "$RUN" != "$1" ] || ks_die fenced "run $1 is known here already ($PH): it does not begin again" run "$RUN" phase "$PH"
     case $PH in
       idle | old | new) epoch=$((E + 1)) ;;
       undo)
@@ -134,11 +136,17 @@ ks_owner_start() {
 # ks_takeover RUN LEASE WANT: a new session of the run's controller holds the host from here on. WANT `held`: only if nobody
 # has settled it meanwhile; `any`: a settled host is taken up again, to be put back.
 ks_takeover() {
-  ks_cas_look || ks_die fenced "this host has no state any more"
+  ks_cas_look || {
+    [ "$3" = any ] || ks_die fenced "this host has no state any more"
+    ks_state_init
+    ks_cas_look
+  }
   [ "$3" = any ] || [ "$PH.$RUN" = "armed.$1" ] || ks_die fenced "this host was settled meanwhile (now: $PH, run $RUN)" run "$RUN" phase "$PH"
   ks_arm "$1" "$2"
   ks_run_dir "$1"
-  [ "$2" = 0 ] || ks_guard_start
+  # The run never got as far as to hold this host, and cannot any more: there is nothing to undo.
+  [ "$RUN" = "$1" ] || [ -e "$KS_RUN_DIR/armed" ] || { mkdir -p "$KS_RUN_DIR" && echo 1 >"$KS_RUN_DIR/void"; } || ks_die write "cannot write in $KS_RUN_DIR"
+  [ "$2" = 0 ] || [ -e "$KS_RUN_DIR/void" ] || ks_guard_start
 }
 
 # ks_held: refuses because another run holds the host.

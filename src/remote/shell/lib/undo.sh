@@ -8,7 +8,7 @@
 # ks_undo RUN: takes the run back and settles the host as old or dirty. The caller has proven that it holds the host.
 ks_undo() {
   KS_FAILED=0 KS_DIRTY=
-  ks_each ks_undo_one
+  [ -e "$KS_RUN_DIR/void" ] || ks_each ks_undo_one
   ks_cas_look
   [ "$RUN.$OWN.$BT" = "$1.$KS_OWNER_SELF.$KS_BOOT" ] || ks_die fenced "this session no longer holds the host" run "$RUN" phase "$PH"
   if [ -z "$KS_DIRTY" ]; then ks_release old "$1"; else ks_release dirty "$1"; fi
