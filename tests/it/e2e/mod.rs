@@ -3,5 +3,6 @@
 mod any_point;
 mod cut_off;
 mod failures;
+mod late_prepare;
 mod rotation;
 mod way_back;
