@@ -68,6 +68,8 @@ pub enum StopKind {
     Failed,
     /// A server does not accept us: every host would fail alike.
     Auth,
+    /// Another run holds the host, which has nothing of ours.
+    Held,
     /// The link was lost.
     Lost,
     /// The operator stopped the run.
@@ -307,7 +309,14 @@ impl Saga {
         self.prepared = true;
         let op =
             Op::Prepare { hold: self.shared.hold(""), owner: self.shared.owner.clone(), undo: self.plan.undo.clone() };
-        self.call(&op, None).await?;
+        if let Err(error) = self.call(&op, None).await {
+            if class_of(&error) == Some(FailClass::Held) {
+                // Somebody else was faster, and the host says so: it has nothing of ours.
+                self.prepared = false;
+                return Err(Stop::new(StopKind::Held, error.to_string()));
+            }
+            return Err(error.into());
+        }
         self.armed = true;
         self.record(Record::HostPrepared {
             undo_digest,
@@ -519,7 +528,9 @@ fn held(facts: &HostFacts) -> Option<String> {
     match facts.phase.as_str() {
         "none" | "idle" | "old" | "new" => None,
         phase => {
-            Some(format!("run {} holds this host ({phase}); settle it first: keyswap resume {}", facts.run, facts.run))
+            let by = if facts.by.is_empty() { "unknown" } else { &facts.by };
+            let run = &facts.run;
+            Some(format!("run {run} holds this host ({phase}, by {by}); settle it first: keyswap resume {run}"))
         }
     }
 }

@@ -153,6 +153,8 @@ impl HostPhase {
             // `failed` here: it failed and was found wholly old, there was nothing to put back.
             (Undoing, HostStatus::RolledBack | HostStatus::Failed) => Old,
             (Undoing, HostStatus::Dirty) => Dirty,
+            // The host said that another run holds it: it has nothing of ours.
+            (Preparing, HostStatus::Skipped) => Spared,
             (Preparing, HostStatus::Owed) => Owed(OwedIn::Preparing),
             (Prepared | Acting(_) | Between(_) | Halted(_), HostStatus::Owed) => Owed(OwedIn::Forward),
             (Committing, HostStatus::Owed) => Owed(OwedIn::Committing),

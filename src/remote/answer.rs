@@ -43,6 +43,8 @@ pub struct HostFacts {
     pub run: String,
     /// The host's own guard has taken that run back, or tried to.
     pub by_guard: bool,
+    /// Who began that run and from where.
+    pub by: String,
     /// Programs that keyswap needs and that are missing.
     pub missing: Vec<String>,
     /// Optional programs that are there.

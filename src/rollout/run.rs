@@ -150,6 +150,10 @@ fn watcher(rolling: &Rolling, before: u32) -> impl Fn(&Stop) + Clone + Send + Sy
         if stop.kind == StopKind::Cancelled {
             return;
         }
+        if stop.kind == StopKind::Held {
+            halt.cancel();
+            return;
+        }
         let failures = seen.fetch_add(1, Ordering::SeqCst) + 1;
         if wide && (failures > budget || stop.kind == StopKind::Auth) {
             halt.cancel();
@@ -172,9 +176,20 @@ async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<F
     if fallen.is_empty() {
         return up;
     }
-    let (mut failed, mut cancelled) = (Vec::new(), Vec::new());
+    let (mut failed, mut cancelled, mut held) = (Vec::new(), Vec::new(), Vec::new());
     for one in fallen {
-        if one.stop.kind == StopKind::Cancelled { cancelled.push(one) } else { failed.push(one) }
+        match one.stop.kind {
+            StopKind::Cancelled => cancelled.push(one),
+            StopKind::Held => held.push(one),
+            _ => failed.push(one),
+        }
+    }
+    let lost_race = !held.is_empty();
+    for one in held {
+        // Not a failure of the host: somebody else is at work there, and the whole run waits until they are done.
+        state.outcome.held = true;
+        state.stopped.get_or_insert_with(|| format!("{}: {}", one.saga.name(), one.stop.reason));
+        state.results.push(one.saga.spare(HostStatus::Skipped, Some(one.stop.reason)).await);
     }
     let interrupted = rolling.shared.cancel.is_cancelled();
     if interrupted && !cancelled.is_empty() {
@@ -198,8 +213,8 @@ async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<F
     results
         .extend(undo_others(cancelled.into_iter().map(|one| one.saga).collect(), rolling.forks, why.as_deref()).await);
     let mut up = up;
-    if wide || (interrupted && !up.is_empty()) {
-        let why = if wide { state.stopped.clone() } else { None };
+    if wide || lost_race || (interrupted && !up.is_empty()) {
+        let why = if wide || lost_race { state.stopped.clone() } else { None };
         results.extend(undo_others(std::mem::take(&mut up), rolling.forks, why.as_deref()).await);
     }
     state.results.extend(results);

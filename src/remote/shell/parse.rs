@@ -136,6 +136,7 @@ fn hello(line: &Line) -> Result<HostFacts, CallError> {
         phase: line.get("phase").to_owned(),
         run: line.get("run").to_owned(),
         by_guard: line.get("by_guard") == "yes",
+        by: line.get("by").to_owned(),
         missing: line.list("missing"),
         have: line.list("have"),
     })

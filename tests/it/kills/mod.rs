@@ -4,3 +4,5 @@
 
 mod bench;
 mod every_point;
+mod guard;
+mod two;

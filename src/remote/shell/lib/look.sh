@@ -3,7 +3,7 @@
 
 # ks_hello: what this host is and what it has.
 ks_hello() {
-  local tool have missing phase machine sh os guard
+  local tool have missing phase machine sh os guard by
   ks_boot
   have= missing=
   for tool in sha256sum stat mktemp sync mv dd timeout readlink chown chmod cat tail tr ln df od id; do
@@ -24,12 +24,14 @@ ks_hello() {
   done </etc/os-release 2>/dev/null
   phase=none RUN=- E=0
   [ ! -d "$K/cas" ] || { ks_state_check; ks_cas_look && phase=$PH; }
+  by=-
+  [ ! -r "$K/runs/$RUN/owner" ] || read -r by <"$K/runs/$RUN/owner"
   guard=no
   [ ! -e "$K/runs/$RUN/guard.log" ] || guard=yes
   ks_uptime
   # shellcheck disable=SC2153
   ks_say hello uid "$KS_UID" gid "$KS_GID" login "${SUDO_USER:-${DOAS_USER:-$(id -un)}}" shell "$sh" os "$os" machine "$machine" \
-    boot "$KS_BOOT" uptime "$KS_UP" state "$K" phase "$phase" run "$RUN" epoch "$E" by_guard "$guard" missing "${missing# }" have "${have# }"
+    boot "$KS_BOOT" uptime "$KS_UP" state "$K" phase "$phase" run "$RUN" epoch "$E" by_guard "$guard" by "$by" missing "${missing# }" have "${have# }"
 }
 
 # ks_fp NAME: sets KS_FP to the fingerprint of ./NAME's content (open on descriptor 6): without one trailing line end.

@@ -60,7 +60,13 @@ ks_prepare() {
 ks_prepare_all() {
   ks_state_init
   ks_run_dir "$1"
-  [ "$(ks_phase_of "$1")" != armed ] || ks_die held "run $1 has begun here already" run "$1"
+  # Seen before anything is left here; the rename below decides.
+  ! ks_cas_look || case $PH in
+    armed | undo | dirty)
+      [ "$RUN" = "$1" ] || ks_held
+      [ "$PH" != armed ] || ks_die held "run $1 has begun here already" run "$1"
+      ;;
+  esac
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
   cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
   [ "$(tail -n 1 "$KS_RUN_DIR/undo")" = end ] || ks_die write "the undo did not arrive whole"
@@ -79,11 +85,6 @@ ks_prepare_all() {
   [ "$2" = 0 ] || ks_guard_start
   ks_each ks_stage
   ks_say prepared run "$1"
-}
-
-# ks_phase_of RUN: the phase of the host if RUN holds it.
-ks_phase_of() {
-  ks_cas_look && [ "$RUN" = "$1" ] && echo "$PH"
 }
 
 ks_preimage() {
