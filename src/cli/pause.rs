@@ -76,6 +76,16 @@ impl Pause {
 /// Stops the whole process until somebody continues or ends it.
 fn stop() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    // Another thread may be the one that takes the signal; this one must not go on until it was taken.
+    let pending = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let mask = field.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        mask & (1 << (rustix::process::Signal::STOP.as_raw() - 1)) != 0
+    };
+    while pending() {
+        std::thread::yield_now();
+    }
 }
 
 struct Stopping {

@@ -38,6 +38,8 @@ pub struct Settling {
     pub found_old: bool,
     /// The host was found never to have held the run: nothing was changed there.
     pub never_held: bool,
+    /// The host was looked at on this connection.
+    pub looked: bool,
 }
 
 /// What is said of a host that did not wait for its controller.
@@ -64,10 +66,17 @@ impl Saga {
         let op = Op::Commit { hold: self.shared.hold("") };
         let mut answer = self.call(&op, None).await;
         let mut settling = self.settling();
-        if matches!(answer, Err(CallError::Lost(_))) && settling.reconnect().await.is_ok() {
-            // Committed or still held: asked again it says the same.
-            answer = settling.call(&op).await;
-            if class_of_answer(&answer) == Some(FailClass::Fenced) && settling.take_over().await.is_ok() {
+        if matches!(answer, Err(CallError::Lost(_)))
+            && let Ok(facts) = settling.reconnect().await
+        {
+            // Still held or let go already: asked again it says the same. What was settled otherwise stays as it is.
+            let still = match facts.phase.as_str() {
+                _ if facts.run != settling.shared.run.as_str() => false,
+                "armed" => settling.take_over(true).await.is_ok(),
+                "new" => true,
+                _ => false,
+            };
+            if still {
                 answer = settling.call(&op).await;
             }
         }
@@ -140,10 +149,6 @@ impl Saga {
     }
 }
 
-fn class_of_answer(answer: &Result<Answer, CallError>) -> Option<FailClass> {
-    answer.as_ref().err().and_then(class_of)
-}
-
 /// Says and journals how a host stands.
 async fn finish(shared: &Shared, host: &HostName, result: &HostResult) {
     let record = Record::HostSettled { result: result.clone() };
@@ -171,6 +176,7 @@ impl Settling {
             prepared: false,
             found_old: false,
             never_held: false,
+            looked: false,
         }
     }
 
@@ -191,11 +197,20 @@ impl Settling {
     /// or that our first request never arrived, or never got as far as to hold the host.
     fn look_for_old(&mut self, facts: &HostFacts) {
         let ours = facts.run == self.shared.run.as_str();
+        self.looked = true;
         self.never_held = !ours && !self.prepared;
         self.found_old = ours && facts.phase == "old";
         if self.found_old && facts.by_guard {
             self.notes.push(PUT_BACK_BY_GUARD.to_owned());
         }
+    }
+
+    /// Looks on the connection that there is.
+    async fn look_again(&mut self) -> Result<(), CallError> {
+        if let Answer::Hello(facts) = self.call(&Op::Hello).await? {
+            self.look_for_old(&facts);
+        }
+        Ok(())
     }
 
     /// Why the host is not this run's to put back, if it is not.
@@ -219,6 +234,7 @@ impl Settling {
         if matches!(answer, Err(CallError::Lost(_))) {
             self.conn = None;
             self.holds = false;
+            self.looked = false;
         }
         answer
     }
@@ -252,8 +268,8 @@ impl Settling {
         Err(last)
     }
 
-    async fn take_over(&mut self) -> Result<(), CallError> {
-        self.call(&Op::Takeover { hold: self.shared.hold(""), only_held: false }).await?;
+    async fn take_over(&mut self, only_held: bool) -> Result<(), CallError> {
+        self.call(&Op::Takeover { hold: self.shared.hold(""), only_held }).await?;
         self.holds = true;
         Ok(())
     }
@@ -305,6 +321,8 @@ impl Settling {
                 return Err(failure.into());
             }
             self.look_for_old(&facts);
+        } else if !self.holds && !self.looked {
+            self.look_again().await?;
         }
         if self.never_held {
             return Ok(End::NeverPrepared);
@@ -314,7 +332,7 @@ impl Settling {
             return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
         }
         if !self.holds {
-            self.take_over().await?;
+            self.take_over(false).await?;
         }
         let op = Op::Undo { hold: self.shared.hold(head), limit: crate::step::undo_limit(&self.undo) };
         match self.call(&op).await {
@@ -331,13 +349,19 @@ impl Settling {
                 Ok(End::Undone(undone, now))
             }
             Ok(_) => Ok(End::NeverPrepared),
-            // The preparation failed on the host before it took hold.
-            Err(error) if class_of(&error) == Some(FailClass::Fenced) => match self.call(&Op::Hello).await? {
-                Answer::Hello(facts) if !self.prepared && facts.run != self.shared.run.as_str() => {
+            // The preparation failed on the host before it took hold, or somebody settled the host meanwhile.
+            Err(error) if class_of(&error) == Some(FailClass::Fenced) => {
+                self.holds = false;
+                self.look_again().await?;
+                if self.never_held {
                     Ok(End::NeverPrepared)
+                } else if self.found_old {
+                    let now = self.now().await?;
+                    Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now))
+                } else {
+                    Err(error)
                 }
-                _ => Err(error),
-            },
+            }
             Err(error) => Err(error),
         }
     }

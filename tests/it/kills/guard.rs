@@ -88,8 +88,10 @@ fn awake_too_late(point: &str) {
     let controller = at(&bench, "3s", point);
     put_back(&bench);
     let (runner, state) = (bench.host.runner().unwrap(), bench.cas());
+    let woken = Instant::now();
     controller.signal("CONT");
     let said = controller.end();
+    eprintln!("{point}: {:?}", woken.elapsed());
     says_that_the_guard_did_it(&said, 2);
     assert_eq!(bench.settled("state", &said, false), Ok(Stand::Old), "{point}: {}", said.all());
     assert_eq!(bench.host.runner().unwrap(), runner, "{point}: {}", said.all());

@@ -6,7 +6,7 @@ use super::bench::{Bench, Controller, Stand};
 use crate::support::runner_host::{CONTROL_FILE, Playbook, Said, restart};
 
 /// Before the request that takes the host; everything was looked at, and the host was free.
-const BEFORE_PREPARE: &str = "call:3:before";
+const BEFORE_PREPARE: &str = "journal:4:after";
 /// The new token is in place.
 const PLACED: &str = "journal:9:before";
 

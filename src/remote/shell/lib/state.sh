@@ -126,6 +126,21 @@ ks_fence_tree() {
   while ks_pid "$p" && [ "$KS_STATE" != Z ] && [ "$KS_STATE" != X ]; do sleep 0.02; done
 }
 
+# ks_fence_sudo PID SESSION: sudo stops itself when its command is stopped, and would hold the connection open for ever: it
+# is woken until it has seen that its command is gone.
+ks_fence_sudo() {
+  local n parent
+  n=0
+  while [ "$2" != 0 ] && ks_pid "$1" && [ "$KS_SID" = "$2" ] && [ $n -lt 100 ]; do
+    case $KS_STATE in Z | X) ;; *) return 0 ;; esac
+    parent=$KS_PARENT
+    ks_pid "$parent" && [ "$KS_SID" = "$2" ] || return 0
+    kill -CONT "$parent" 2>/dev/null
+    n=$((n + 1))
+    sleep 0.02
+  done
+}
+
 # ks_owner_start OWNER: the start time in an owner's name.
 ks_owner_start() {
   local start
@@ -204,6 +219,7 @@ ks_fence() {
   p=${1%%-*}
   # Stopped first: what cannot run cannot fork.
   ! ks_alive "$p" "$from" || ks_fence_tree "$p"
+  ks_fence_sudo "$p" "$session"
   [ "$session" != 0 ] && [ "$session" != "${KS_ME##*-}" ] || return 0
   while :; do
     left=
