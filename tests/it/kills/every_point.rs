@@ -44,7 +44,7 @@ impl Family {
 
     /// One case; `None` when a run has no such point.
     fn case(&self, bench: &Bench, at: u32) -> Option<Result<Stand, String>> {
-        let guard = if at % 2 == 0 { "guard = \"60s\"" } else { "guard = \"off\"" };
+        let guard = if at.is_multiple_of(2) { "guard = \"60s\"" } else { "guard = \"off\"" };
         let mut playbook =
             Playbook::rotate().with("restart", restart(&format!("{CONTROL_FILE} restart"), "100ms", "20s"));
         playbook.rollout = format!("batches = [\"100%\"]\n{guard}\n");
