@@ -5,10 +5,11 @@
 # The watcher is this library again, from $K/guard.sh, live and at boot. It takes the host by the same rename as everybody
 # else: exactly one of renew, commit and fire wins. Whoever fires fences the session that held the host first.
 
-# ks_guard_install: the watcher's program and, where the system has one, its start at boot. Before the host is armed.
+# ks_guard_install: the watcher's program and, where the system has one, its start at boot. Before the host is armed, so that
+# somebody else may be at the same: it is written in the run's own directory.
 ks_guard_install() {
-  printf 'KS_MODE=guard\nK=%s\n%s\n' "$(ks_quote "$K")" "$KS_LIB" >"$K/guard.new" && sync "$K/guard.new" &&
-    mv -f "$K/guard.new" "$K/guard.sh" && sync "$K" || ks_die write "cannot write in $K"
+  printf 'KS_MODE=guard\nK=%s\n%s\n' "$(ks_quote "$K")" "$KS_LIB" >"$KS_RUN_DIR/guard" && sync "$KS_RUN_DIR/guard" &&
+    mv -f "$KS_RUN_DIR/guard" "$K/guard.sh" && sync "$K" || ks_die write "cannot write in $K"
   ks_boot_hook
 }
 
