@@ -3,6 +3,8 @@
 use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::model::RunId;
+
 /// Swap a credential on a fleet of CI runner hosts over SSH, or put the old one back.
 #[derive(Debug, Parser)]
 #[command(name = "keyswap", version, max_term_width = 100, propagate_version = true)]
@@ -68,6 +70,8 @@ pub(super) enum Command {
     Hosts(HostsArgs),
     /// Reach, log in, escalate; say what is missing
     Ping(PingArgs),
+    /// Take a stale lock away, with a reason that is journaled on the host. Puts nothing back
+    Unlock(UnlockArgs),
     /// Throw-away runner hosts: a rotation, and one host that fails and is rolled back
     Demo(DemoArgs),
     /// Throw-away runner hosts and a stand-in forge, until Ctrl-C
@@ -201,6 +205,30 @@ pub(super) struct PingArgs {
     pub(super) select: Select,
     #[command(flatten)]
     pub(super) reach: Reach,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct UnlockArgs {
+    /// The host's name
+    pub(super) host: String,
+    /// Inventory file; may be given several times, later ones win
+    #[arg(short, long, required = true, value_name = "FILE")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Why; it is written down on the host
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: String,
+    /// The run that holds it: take its lock even if its controller may be at work
+    #[arg(long, value_name = "RUN")]
+    pub(super) run: Option<RunId>,
+    #[command(flatten)]
+    pub(super) reach: Reach,
+}
+
+impl UnlockArgs {
+    /// The one host, as a selection.
+    pub(super) fn as_select(&self) -> Select {
+        Select { inventory: self.inventory.clone(), limit: Some(self.host.clone()), extra_vars: Vec::new() }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -15,6 +15,7 @@ mod runs;
 mod services;
 mod session;
 mod signals;
+mod unlock;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,7 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Lint(args) => inventory::lint(session, &args),
             Command::Hosts(args) => hosts::hosts(session, &args).await,
             Command::Ping(args) => hosts::ping(session, &args).await,
+            Command::Unlock(args) => unlock::unlock(session, &args).await,
             Command::Demo(args) => Box::pin(demo::demo(session, &args)).await,
             Command::Sandbox(args) => Box::pin(demo::sandbox(session, &args)).await,
             Command::Completions { shell } => {

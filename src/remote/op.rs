@@ -78,6 +78,15 @@ pub enum Op {
         /// The longest that its parts may take together.
         limit: Duration,
     },
+    /// Take the lock of a run away that nobody will settle. Puts nothing back.
+    Unlock {
+        /// Who wants it.
+        by: String,
+        /// Why, in one line.
+        reason: String,
+        /// The run that holds the host, where it is to be taken away although its controller may be at work.
+        run: Option<RunId>,
+    },
     /// What the run's credential files hold now.
     Now {
         /// The run.

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::parse;
 use super::quote::call;
 use super::{Shell, ShellError};
-use crate::model::{EnvFormat, RestartHow};
+use crate::model::{EnvFormat, RestartHow, RunId};
 use crate::remote::{
     Act, Answer, CallError, EnvEdit, FailClass, Failure, Hold, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
     Probe, Target, UndoRecord,
@@ -137,6 +137,9 @@ fn request(op: &Op) -> Request {
         Op::Undo { hold, limit: most } => {
             limit += *most;
             format!("{}; {}", own(hold, *most + GRACE), call("ks_undo", [hold.run.as_str()]))
+        }
+        Op::Unlock { by, reason, run } => {
+            call("ks_unlock", [run.as_ref().map_or("-", RunId::as_str), by.as_str(), reason.as_str()])
         }
         Op::Now { run } => call("ks_now", [run.as_str()]),
     };

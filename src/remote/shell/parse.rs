@@ -99,6 +99,7 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
         Op::Look(probes) => facts(probes, lines).map(Answer::Facts),
         Op::Prepare { .. } => one("prepared").map(|_| Answer::Done),
         Op::Takeover { .. } | Op::Renew { .. } => Ok(Answer::Done),
+        Op::Unlock { .. } => one("unlocked").map(|_| Answer::Done),
         Op::Commit { .. } => one("committed").map(|_| Answer::Done),
         Op::Act { .. } | Op::Peek { .. } | Op::Wait { .. } => {
             let line = one("did")?;

@@ -6,3 +6,4 @@ mod bench;
 mod every_point;
 mod guard;
 mod two;
+mod unlock;

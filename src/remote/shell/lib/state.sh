@@ -209,6 +209,50 @@ ks_release() {
   esac
 }
 
+# ks_unlock RUN BY REASON: takes away the lock of a run that nobody will settle; of one whose controller may still be at work
+# only where it is named. What was done is written down first, in $K/unlocks. Nothing is put back: the host is `idle` with
+# the run's name, and its undo stays.
+ks_unlock() {
+  local when
+  [ -d "$K/cas" ] || ks_die refused "no run holds this host"
+  ks_state_check
+  ks_boot
+  KS_ME=$KS_OWNER_SELF
+  ks_cas_look || ks_die refused "no run holds this host"
+  case $PH in
+    armed | undo | dirty) ;;
+    *) ks_die refused "no run holds this host (it is $PH)" ;;
+  esac
+  [ "$1" = - ] || [ "$1" = "$RUN" ] || ks_die refused "another run holds this host: $RUN" run "$RUN" phase "$PH"
+  if [ "$BT" = "$KS_BOOT" ]; then
+    [ "$PH" != undo ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" ||
+      ks_die held "the guard of this host is putting run $RUN back: wait for it" run "$RUN" phase "$PH"
+    if [ "$PH" = armed ] && [ "$1" = - ]; then
+      ks_uptime
+      ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" ||
+        ks_die held "the controller of run $RUN is connected; to take its lock all the same, name the run" run "$RUN" phase "$PH"
+      [ "$UN" != 0 ] ||
+        ks_die held "run $RUN has no guard, so that nobody knows whether it goes on; to take its lock, name the run" run "$RUN" phase "$PH"
+      [ $((UN - KS_UP)) -le 0 ] ||
+        ks_die held "the lease of run $RUN is alive for $(((UN - KS_UP) / 100)) s more; then this host puts itself back. To take its lock all the same, name the run" run "$RUN" phase "$PH"
+    fi
+  fi
+  when=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  printf '%s run=%s phase=%s by=%s reason=%s\n' "$when" "$RUN" "$PH" "$2" "$3" >>"$K/unlocks" && sync "$K/unlocks" "$K" ||
+    ks_die write "cannot write in $K"
+  # Another epoch: a session that held the host is refused from here on, whatever it still sends.
+  ks_cas idle - 0 "$RUN" $((E + 1))
+  case $? in
+    0) ;;
+    1) ks_die held "the host has gone on meanwhile: look again" run "$RUN" phase "$PH" ;;
+    *) ks_unwritable "cannot write in $K" ;;
+  esac
+  sync "$K/cas" || ks_die write "cannot sync $K/cas"
+  [ "$OWN" = - ] || [ "$BT" != "$KS_BOOT" ] || ks_fence "$OWN"
+  ks_guard_remove
+  ks_say unlocked run "$RUN"
+}
+
 # ks_fence OWNER: the shell of that owner, what it started, and the session it had to itself are gone when this returns,
 # stopped processes included.
 ks_fence() {
