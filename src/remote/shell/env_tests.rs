@@ -328,7 +328,7 @@ fn check(format: &str, pieces: &[Piece]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_env_file_keeps_every_other_byte(pieces in file(dotenv_piece())) {

@@ -82,7 +82,7 @@ fn what_was_planted_before_the_run_is_refused_and_nothing_is_touched() {
         let began = Instant::now();
         let said = host.rotate(&playbook, &[]);
         assert_eq!(said.code, Some(2), "{what}: {}", said.all());
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(50), "{what}: {:?}", began.elapsed());
         assert_eq!(said.host()["status"], "failed", "{what}: {}", said.all());
         assert_nothing_gained(&host, &before, &inodes, &[], &said);
         assert!(!host.path("/var/lib/keyswap/runs").exists(), "{what}: the host was taken");
@@ -238,7 +238,7 @@ fn rounds(
         reset(host, round);
         let began = Instant::now();
         let (said, attacks) = under_attack(&attack, || host.rotate(&playbooks[round % playbooks.len()], &[]));
-        assert!(began.elapsed() < Duration::from_secs(25), "it was held up: {}", said.all());
+        assert!(began.elapsed() < Duration::from_secs(50), "it was held up: {}", said.all());
         assert!(matches!(said.code, Some(0 | 2 | 3 | 4)), "{}", said.all());
         check(&said);
         assert_nothing_gained(host, &before, &inodes, &[DATA, "/srv/evil", "/srv/swapped"], &said);
