@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -107,14 +107,14 @@ impl RunnerHost {
         let write = |name: &str, text: &str| fs::write(self.host.scratch().join(name), text).unwrap();
         let live = self.host.root().join(&LIVE[1..]);
         // The stranger's name begins like ours: nobody may take it for a leftover.
-        // The last line makes /var/lib part of what pictures look at, whether or not anything is written below it.
+        // The last line makes these part of what pictures look at, whether or not anything is written below them.
         self.host.sh(&format!(
             "mkdir -p {DATA} && chmod 700 {DATA} && mkdir {LIVE}
              umask 077; : >{TOKEN_FILE}; : >{SHARED_FILE}; : >{ENV_FILE}; chmod 640 {ENV_FILE}
              : >{CONTROL_FILE}; chmod 755 {CONTROL_FILE}
              chown 1000:1000 {DATA} {DATA}/* {LIVE}
              echo notes >{DATA}/.keyswap-notes; cp {DATA}/.keyswap-notes /srv/forgejo-runner
-             chmod 755 /var/lib"
+             chmod 755 /var/lib; [ ! -d /etc/cron.d ] || chmod 755 /etc/cron.d"
         ));
         let put = |path: &str, text: &str| fs::write(self.host.root().join(&path[1..]), text).unwrap();
         put(TOKEN_FILE, &self.old);
@@ -510,6 +510,10 @@ impl Picture {
                 continue;
             }
             let Ok(meta) = fs::symlink_metadata(&at) else { continue };
+            // The mark of an overlay that a file of the machine is hidden: on the host there is none.
+            if meta.file_type().is_char_device() && meta.rdev() == 0 {
+                continue;
+            }
             let content = if meta.is_file() {
                 sha256(&fs::read(&at).unwrap())
             } else if meta.is_symlink() {
