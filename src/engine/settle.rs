@@ -36,7 +36,7 @@ pub struct Settling {
     pub prepared: bool,
     /// The host was found wholly old, put back by an earlier undo or by its own guard: there is nothing to do but to read it.
     pub found_old: bool,
-    /// The host was found never to have held the run: nothing was changed there.
+    /// The host was found not to have held the run yet: nothing was changed there.
     pub never_held: bool,
     /// The host was looked at on this connection.
     pub looked: bool,
@@ -194,7 +194,7 @@ impl Settling {
     }
 
     /// Notices that the run was taken back already: the undo had ended and only its answer was lost, or the guard did it;
-    /// or that our first request never arrived, or never got as far as to hold the host.
+    /// or that our first request did not get as far as to hold the host: it still may, until the host is taken over.
     fn look_for_old(&mut self, facts: &HostFacts) {
         let ours = facts.run == self.shared.run.as_str();
         self.looked = true;
@@ -323,9 +323,6 @@ impl Settling {
             self.look_for_old(&facts);
         } else if !self.holds && !self.looked {
             self.look_again().await?;
-        }
-        if self.never_held {
-            return Ok(End::NeverPrepared);
         }
         if self.found_old {
             let now = self.now().await?;

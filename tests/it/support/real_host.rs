@@ -112,7 +112,7 @@ impl RealHost {
     pub(crate) fn signal_sshd_children(&self, signal: &str) -> usize {
         let script = format!(
             "for dir in /proc/[0-9]*; do pid=${{dir#/proc/}}; read -r comm 2>/dev/null <$dir/comm || continue
-             case $comm in sshd*) [ \"$pid\" = \"$(cat /run/sshd.pid)\" ] || {{ kill -{signal} \"$pid\" && echo \"$pid\"; }} ;; esac
+             case $comm in sshd*) [ \"$pid\" = \"$(cat /run/sshd.pid)\" ] || {{ kill -{signal} \"$pid\" 2>/dev/null && echo \"$pid\" || :; }} ;; esac
              done"
         );
         self.sh(&script).lines().count()
