@@ -146,3 +146,34 @@ async fn a_wrong_login_is_told_once_and_without_the_secret() {
     // Three wrong ones would lock the operator out.
     assert_eq!(scene.stand_in.requests().len(), 1);
 }
+
+#[tokio::test]
+async fn a_change_of_rights_is_waited_for_and_nothing_else_is() {
+    let wait = std::time::Duration::from_millis(150);
+    let scene = Scene::new().await;
+    let login = Login::Token(secrecy::SecretString::from(scene.story.admin_token.clone()));
+    let config = InfisicalConfig { permission_cache: wait, ..super::scene::config() };
+    let admin = scene.client_with(login, config);
+    let planned = admin.plan_identity(&spec()).await.unwrap();
+    let begin = std::time::Instant::now();
+    admin.apply_identity(&spec(), &planned.changes).await.unwrap();
+    assert!(begin.elapsed() >= wait);
+}
+
+#[tokio::test]
+async fn the_server_remembers_what_was_allowed_for_ten_seconds() {
+    use crate::sandbox::infisical::Clock;
+    let clock = Clock::real();
+    let scene = Scene::at(clock.clone()).await;
+    let issuer = scene.issuer().await;
+    let minted = issuer.mint("keyswap test").await.unwrap();
+    assert!(issuer.prove(&minted.value, &issuer.expected()).await.is_narrow());
+    let everything = serde_json::json!([{"subject": "secrets", "action": ["describeSecret", "readValue"]}]);
+    scene.stand_in.world().add_privilege(&scene.story.project, issuer.identity(), "by-hand", &everything);
+    // The token's own probes see nothing of it yet; from outside it shows at once.
+    let soon = issuer.prove(&minted.value, &issuer.expected()).await;
+    assert_eq!(soon.numbers(Verdict::Fail), [13, 14]);
+    clock.pass(std::time::Duration::from_secs(11));
+    let later = issuer.prove(&minted.value, &issuer.expected()).await;
+    assert_eq!(later.numbers(Verdict::Fail), [2, 3, 5, 6, 13, 14]);
+}

@@ -18,7 +18,7 @@ pub(super) fn config() -> InfisicalConfig {
     let ms = Duration::from_millis;
     let retry = RetryPolicy { attempts: 3, first: ms(1), longest: ms(4), longest_wish: ms(10) };
     InfisicalConfig {
-        http: Config { connect_timeout: ms(500), request_timeout: ms(250), retry, ..Config::default() },
+        http: Config { connect_timeout: ms(20_000), request_timeout: ms(20_000), retry, ..Config::default() },
         permission_cache: Duration::ZERO,
         look_for: ms(30),
         look_again: ms(10),
@@ -50,16 +50,31 @@ impl Scene {
     }
 
     pub(super) fn client(&self, login: Login) -> Infisical {
+        self.client_with(login, config())
+    }
+
+    pub(super) fn client_with(&self, login: Login, config: InfisicalConfig) -> Infisical {
         let url = self.stand_in.url();
         let service = Service { url, ca_file: None, token: None, client_id: None, client_secret: None };
-        Infisical::new(&service, login, config()).unwrap()
+        Infisical::new(&service, login, config).unwrap()
     }
 
     pub(super) fn operator(&self) -> Infisical {
-        self.client(Login::UniversalAuth {
+        self.client(self.login())
+    }
+
+    /// An operator who does not wait long: only where somebody never answers, for a slow machine is no fault.
+    pub(super) fn hurried(&self) -> Infisical {
+        let mut config = config();
+        config.http.request_timeout = Duration::from_millis(400);
+        self.client_with(self.login(), config)
+    }
+
+    fn login(&self) -> Login {
+        Login::UniversalAuth {
             client_id: self.story.client_id.clone(),
             client_secret: SecretString::from(self.story.client_secret.clone()),
-        })
+        }
     }
 
     /// The instance admin, with the token that others use too.
