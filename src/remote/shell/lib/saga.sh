@@ -73,8 +73,9 @@ ks_prepare_all() {
   ks_each ks_preimage
   ks_each ks_spare
   [ -e "$K/since" ] || printf '%-24s\n' '- 0' >"$K/since" || ks_die write "cannot write in $K"
+  ks_boot
   ks_ticks
-  printf '%s\n' "$KS_TICKS" >"$KS_RUN_DIR/since" || ks_die write "cannot write in $KS_RUN_DIR"
+  printf '%s %s\n' "$KS_BOOT" "$KS_TICKS" >"$KS_RUN_DIR/since" || ks_die write "cannot write in $KS_RUN_DIR"
   cd "$KS_RUN_DIR" || ks_die write "cannot enter $KS_RUN_DIR"
   set +f
   sync ./* . .. || ks_die write "cannot sync $KS_RUN_DIR"
@@ -213,7 +214,7 @@ ks_backup() {
 # ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA: restarts the runner and looks at its process. What was
 # stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one.
 ks_restart() {
-  local step was hold limit kind a b command key value sha since fresh
+  local step was hold limit kind a b command key value sha boot since fresh
   step=$1 was=$2 hold=$3 limit=$4 kind=$5 a=$6 b=$7 command=$8 key=$9
   value=${10} sha=${11}
   if [ "$was" = no ]; then
@@ -222,15 +223,17 @@ ks_restart() {
     ks_say did step "$step" how stopped
     return 0
   fi
-  fresh=
-  if [ -s "$KS_RUN_DIR/started.$step" ]; then
-    read -r since <"$KS_RUN_DIR/started.$step"
+  fresh= boot=
+  ks_boot
+  # Times of another boot cannot be compared with those of this one: then it is restarted once more.
+  [ ! -s "$KS_RUN_DIR/started.$step" ] || read -r boot since <"$KS_RUN_DIR/started.$step"
+  if [ "$boot" = "$KS_BOOT" ]; then
     ks_svc_state "$kind" "$a" "$b"
     [ "$KS_ACTIVE" = yes ] && [ "$KS_PID" != 0 ] && ks_pid "$KS_PID" && [ "$KS_START" -ge "$since" ] && fresh=1
   else
     ks_ticks
     since=$KS_TICKS
-    ks_note "started.$step" "$since"
+    ks_note "started.$step" "$KS_BOOT $since"
   fi
   if [ -z "$fresh" ]; then
     ks_svc_do restart "$limit" "$kind" "$a" "$b" "$command"

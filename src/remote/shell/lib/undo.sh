@@ -170,11 +170,14 @@ ks_undo_command() {
 
 # service STEP WAS HOLD LIMIT KIND A B COMMAND: up on the old files if it was up, stopped if it was stopped.
 ks_undo_service() {
-  local step was hold limit since young
+  local step was hold limit boot since young
   step=$2 was=$3 hold=$4 limit=$5
   shift 5
-  since=0
-  [ ! -s "$KS_RUN_DIR/since" ] || read -r since <"$KS_RUN_DIR/since"
+  boot='' since=0
+  [ ! -s "$KS_RUN_DIR/since" ] || read -r boot since <"$KS_RUN_DIR/since"
+  # After a reboot every process is younger than the first change.
+  ks_boot
+  [ "$boot" = "$KS_BOOT" ] || since=0
   ks_svc_state "$1" "$2" "$3"
   if [ "$was" = no ]; then
     if [ "$KS_ACTIVE" = no ]; then
@@ -190,20 +193,21 @@ ks_undo_service() {
   young=
   # A process that started after the first change may hold the new credential, whoever started it.
   [ "$KS_PID" != 0 ] && ks_pid "$KS_PID" && [ "$KS_START" -ge "$since" ] && young=1
-  if [ ! -e "$KS_RUN_DIR/started.$step" ] && [ "$KS_ACTIVE" = yes ] && [ -z "$young" ]; then
+  # A process that is older than the first change has never seen the new files, whatever was tried with it.
+  if { [ ! -e "$KS_RUN_DIR/started.$step" ] || [ "$KS_PID" != 0 ]; } && [ "$KS_ACTIVE" = yes ] && [ -z "$young" ]; then
     echo "ok the runner was not restarted and is up"
     return 0
   fi
   if [ -s "$KS_RUN_DIR/restarted.$step" ]; then
-    read -r since <"$KS_RUN_DIR/restarted.$step"
-    if [ "$KS_ACTIVE" = yes ] && [ "$KS_PID" != 0 ] && [ "$KS_START" -ge "$since" ]; then
+    read -r boot since <"$KS_RUN_DIR/restarted.$step"
+    if [ "$boot" = "$KS_BOOT" ] && [ "$KS_ACTIVE" = yes ] && [ "$KS_PID" != 0 ] && [ "$KS_START" -ge "$since" ]; then
       echo "ok the runner runs on the old files"
       return 0
     fi
   fi
   ks_ticks
   since=$KS_TICKS
-  ks_spare_note "restarted.$step" "$step" "$since"
+  ks_spare_note "restarted.$step" "$step" "$KS_BOOT $since"
   ks_svc_do restart "$limit" "$1" "$2" "$3" "$4"
   if [ "$KS_RC" != 0 ]; then
     ks_tail "$KS_OUT"
