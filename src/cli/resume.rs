@@ -45,7 +45,7 @@ async fn secrets_again(session: &Session, plan: &RunPlan, state: &RunState) -> R
         session.redactor.register(&value);
         values.insert(name.clone(), value);
     }
-    same_secrets(state, &values)?;
+    same_secrets(plan, state, &values)?;
     Ok(values)
 }
 

@@ -14,7 +14,7 @@ use crate::journal::{
 };
 use crate::model::{HostName, HostResult, HostStatus, RunStatus};
 use crate::plan::RunPlan;
-use crate::step::Values;
+use crate::step::{Values, Work};
 
 /// Whether a command that takes a run back has something to do on a host: `rollback` takes back everything,
 /// `resume --back` what is not settled.
@@ -46,13 +46,20 @@ fn goes_forward(host: &HostState) -> bool {
     )
 }
 
-/// Whether secrets that were given again are those that the run used.
+/// Whether the secrets that the plan writes were given again, and are those that the run used.
 ///
 /// # Errors
-/// The first that is another one, in a line.
-pub fn same_secrets(state: &RunState, values: &Values) -> Result<(), String> {
-    for (name, value) in values {
-        if state.secrets.get(name).is_none_or(|known| known != value.fingerprint()) {
+/// The first that is missing or is another one, in a line.
+pub fn same_secrets(plan: &RunPlan, state: &RunState, values: &Values) -> Result<(), String> {
+    let steps = plan.hosts.iter().flat_map(|planned| &planned.plan.steps);
+    let needed = steps.filter_map(|step| match &step.work {
+        Work::Act { data: Some((name, _)), .. } => Some(name),
+        _ => None,
+    });
+    for name in needed {
+        let known = state.secrets.get(name).ok_or_else(|| format!("the journal does not know secret `{name}`"))?;
+        let value = values.get(name).ok_or_else(|| format!("secret `{name}` was not given again"))?;
+        if known != value.fingerprint() {
             return Err(format!("secret `{name}` is another one now ({})", value.fingerprint()));
         }
     }
