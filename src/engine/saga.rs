@@ -243,7 +243,9 @@ impl Saga {
     #[must_use]
     pub fn guarded_over_a_reboot(&self) -> bool {
         let has = |word: &str| self.facts.have.iter().any(|have| have == word);
-        self.facts.uid == 0 && (has("systemd") || has("cron") || has("crond"))
+        self.facts.uid == 0
+            && self.facts.state_dir.starts_with("/var/lib/")
+            && (has("systemd") || has("cron") || has("crond"))
     }
 
     /// Puts it into a batch, counted from 1.
