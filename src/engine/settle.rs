@@ -40,6 +40,8 @@ pub struct Settling {
     pub never_held: bool,
     /// The host was looked at on this connection.
     pub looked: bool,
+    /// The host was let go on the new credential, and the journal says so.
+    pub committed: bool,
 }
 
 /// What is said of a host that did not wait for its controller.
@@ -177,6 +179,7 @@ impl Settling {
             found_old: false,
             never_held: false,
             looked: false,
+            committed: false,
         }
     }
 
@@ -287,6 +290,14 @@ impl Settling {
         let record = Record::UndoStarted { reason: reason.to_owned() };
         let head = match self.shared.journal.append(Some(&name), record).await {
             Ok(appended) => appended.head.as_str().to_owned(),
+            // It is wholly new and stands so in the journal: taken back it would contradict a record that nobody can add to.
+            Err(error) if self.committed => {
+                let reason = format!("{reason}; it stays new, since the journal could not be written: {error}");
+                for credential in &mut self.credentials {
+                    credential.now = None;
+                }
+                return self.settled(HostStatus::Changed, Some(reason), Vec::new(), None).await;
+            }
             Err(error) => {
                 // The way back is the host's own data: it does not need the journal to be safe.
                 self.shared.events.warn(Some(&name), format!("the journal could not be written: {error}"));

@@ -290,7 +290,9 @@ async fn commit(rolling: &Rolling, state: &mut State, number: u32, up: Vec<Saga>
                 if result.status == HostStatus::Changed
                     && let Some(seed) = seeds.get(&result.host)
                 {
-                    state.committed.push(seed.settling(rolling));
+                    let mut settling = seed.settling(rolling);
+                    settling.committed = true;
+                    state.committed.push(settling);
                 }
                 state.results.push(result);
             }
