@@ -8,6 +8,7 @@ mod harness;
 #[cfg(debug_assertions)]
 mod kills;
 mod sentinel;
+mod sim;
 mod ssh;
 mod support;
 mod tidy;
