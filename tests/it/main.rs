@@ -8,6 +8,7 @@ mod harness;
 #[cfg(debug_assertions)]
 mod kills;
 mod sentinel;
+#[cfg(feature = "sim")]
 mod sim;
 mod ssh;
 mod support;

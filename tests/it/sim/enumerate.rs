@@ -51,7 +51,7 @@ impl Tally {
                 }
             }
         }
-        self.tell(cases);
+        self.tell(&cases);
     }
 
     /// The settling is crashed too.
@@ -87,7 +87,7 @@ impl Tally {
                 }
             }
         }
-        self.tell(cases);
+        self.tell(&cases);
     }
 
     /// The places of a life, each with each fault that can happen there.
@@ -108,7 +108,7 @@ impl Tally {
         pairs
     }
 
-    fn tell(&mut self, cases: Vec<Case>) {
+    fn tell(&mut self, cases: &[Case]) {
         let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(self.failed.len()));
         // For mutants: one violation is enough.
         let stop = std::env::var_os("KEYSWAP_SIM_STOP").is_some();

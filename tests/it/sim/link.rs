@@ -62,7 +62,7 @@ impl Connect for SimConnect {
                 let message = "no route to host".to_owned();
                 return Err(Unreachable { kind: UnreachableKind::Network, message, hint: None });
             }
-            let pid = self.world.at(m, |machine| machine.new_session());
+            let pid = self.world.at(m, super::world::Machine::new_session);
             let host = SimHost { world: Arc::clone(&self.world), life: self.life.clone(), m, pid };
             Ok(Box::new(host) as Box<dyn Host>)
         })
@@ -148,6 +148,7 @@ fn name_of(op: &Op) -> String {
         Op::Commit { .. } => "commit",
         Op::Undo { .. } => "undo",
         Op::Now { .. } => "now",
+        Op::Unlock { .. } => "unlock",
     }
     .to_owned()
 }
@@ -200,6 +201,7 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             free(ctx, hold.as_ref(), *limit, there).await
         }
         Op::Commit { hold } => ctx.commit(hold).await.map(|()| Answer::Done),
+        Op::Unlock { .. } => die(FailClass::Refused, "nobody takes a lock away in these stories"),
         Op::Undo { hold, limit } => {
             ctx.own(hold, *limit + GRACE).await?;
             ctx.undo(hold.run.as_str()).await.map(Answer::Undone)
