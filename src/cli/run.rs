@@ -319,11 +319,13 @@ async fn begin(
         hosts: selected.hosts.iter().map(|(host, _)| host.name.clone()).collect(),
         by: operator,
     };
-    journal.append(None, started).await?;
+    journal.append_lazy(None, started)?;
     for (name, value) in shared.values.iter() {
         let record = Record::SecretKnown { name: name.clone(), fingerprint: value.fingerprint().clone() };
         journal.append_lazy(None, record)?;
     }
+    // Together: a run that is cut off right here is known with its secrets, or not at all.
+    journal.sync().await?;
     Ok(Shared { journal, ..shared.clone() })
 }
 
