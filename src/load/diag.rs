@@ -361,9 +361,9 @@ fn legible(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Text from a file for a message: short, on one line, and no secret.
+/// Text from a file for a message: short, on one line, and no secret, nor a line that would give one a value.
 pub(super) fn quoted(text: &str) -> String {
-    if literal::looks_secret(text) {
+    if literal::looks_secret(text) || !literal::suspicious_lines(text).is_empty() {
         return "(hidden)".to_owned();
     }
     let mut short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
@@ -438,6 +438,12 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert!(all.render(false).contains("on hosts a, b and 1 more"), "{all}");
         assert!(all.render(true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn a_value_that_swallowed_a_secret_is_not_quoted() {
+        assert_eq!(quoted("password = \"hunter2hunter2\"\n"), "(hidden)");
+        assert_eq!(quoted("/srv/runner"), "`/srv/runner`");
     }
 
     #[test]
