@@ -75,14 +75,14 @@ async fn accept(session: &Session, args: &HostsArgs, hosts: &[Host]) -> Result<u
             }
             Err(error) if error.is_unreachable() => {
                 unreachable = true;
-                out.line(&format!("{}: {}", host.name, super::session::chain(&error)));
+                out.line(&format!("{}: {}", host.name, crate::model::chain(&error)));
             }
             // The key is known, and what failed comes after it.
             Err(error) if !error.is_host_key() => out.line(&format!("{}: its key is known", host.name)),
             Err(error) => {
                 refused = true;
                 let hint = error.hint(&joined(&args.select.inventory), host.name.as_str());
-                out.line(&format!("{}: {}; {hint}", host.name, super::session::chain(&error)));
+                out.line(&format!("{}: {}; {hint}", host.name, crate::model::chain(&error)));
             }
         }
     }

@@ -94,7 +94,7 @@ fn both<A, B>(a: Result<A, Diagnostics>, b: Result<B, Diagnostics>) -> Result<(A
 
 pub(super) fn extra_vars(session: &Session, args: &[String]) -> Result<Vars, CliError> {
     let context = session.context()?;
-    load::extra_vars(args, &context).map_err(|error| CliError::usage(super::session::chain(&error)))
+    load::extra_vars(args, &context).map_err(|error| CliError::usage(crate::model::chain(&error)))
 }
 
 pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {

@@ -41,7 +41,7 @@ async fn secrets_again(session: &Session, plan: &RunPlan, state: &RunState) -> R
     session.sources.environment().withhold_sources(plan.secrets.iter().map(|(_, source)| source));
     let mut values = Values::new();
     for (name, source) in plan.secrets.iter().filter(|(name, _)| state.secrets.contains_key(name)) {
-        let value = session.sources.read(name, source).await.map_err(|error| super::session::chain(&error))?;
+        let value = session.sources.read(name, source).await.map_err(|error| crate::model::chain(&error))?;
         session.redactor.register(&value);
         values.insert(name.clone(), value);
     }

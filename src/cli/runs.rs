@@ -18,7 +18,7 @@ pub(super) fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
                 Ok(state) => {
                     format!("{}  {:<12} {:>4} hosts  {}", run.run, phase(state), state.hosts.len(), state.playbook)
                 }
-                Err(error) => format!("{}  unreadable: {}", run.run, super::session::chain(error)),
+                Err(error) => format!("{}  unreadable: {}", run.run, crate::model::chain(error)),
             };
             out.line(&line);
         }

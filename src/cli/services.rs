@@ -39,7 +39,7 @@ impl Servers {
             None => None,
         };
         let forge = ForgeClient::new(service, token, ForgeConfig::default())
-            .map_err(|error| CliError::Server(format!("[services.forge]: {}", super::session::chain(&error))))?;
+            .map_err(|error| CliError::Server(format!("[services.forge]: {}", crate::model::chain(&error))))?;
         Ok(Self { forge: Some(forge) })
     }
 
@@ -55,7 +55,7 @@ impl Servers {
 }
 
 fn told(error: &crate::service::forge::VerifyError) -> ServiceError {
-    ServiceError { message: super::session::chain(error), auth: error.is_common() }
+    ServiceError { message: crate::model::chain(error), auth: error.is_common() }
 }
 
 impl Services for Servers {
@@ -80,7 +80,7 @@ impl Services for Servers {
         Box::pin(async move {
             match probe(spec).await {
                 Ok(()) => Ok(format!("answered {}", spec.status)),
-                Err(error) => Err(ServiceError { message: super::session::chain(&error), auth: false }),
+                Err(error) => Err(ServiceError { message: crate::model::chain(&error), auth: false }),
             }
         })
     }

@@ -226,18 +226,6 @@ impl Report {
     }
 }
 
-/// An error and its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// Diagnostics to standard error, through the redactor.
 fn log(verbose: u8, redactor: &Redactor) {
     let filter = match verbose {

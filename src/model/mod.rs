@@ -1,5 +1,6 @@
-//! Plain data: names, ids, the inventory, the playbook, fingerprints, outcomes. No I/O happens here.
+//! Plain data: names, ids, the inventory, the playbook, fingerprints, outcomes, an error's text. No I/O happens here.
 
+mod chain;
 mod fingerprint;
 mod identity;
 mod inventory;
@@ -8,6 +9,7 @@ mod outcome;
 mod path;
 mod playbook;
 
+pub use chain::chain;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use identity::{Access, IdentityScope, IdentitySpec};
 pub use inventory::{

@@ -46,20 +46,8 @@ impl SshConnect {
             Class::Refused => UnreachableKind::Shell,
         };
         let hint = error.hint(&self.inventory, host.name.as_str());
-        Unreachable { kind, message: chain(error), hint: Some(hint).filter(|hint| !hint.is_empty()) }
+        Unreachable { kind, message: model::chain(error), hint: Some(hint).filter(|hint| !hint.is_empty()) }
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn not_started(error: &ShellError, become_method: model::Become) -> Unreachable {

@@ -133,7 +133,7 @@ restart = { command = "f {{ word }}", check = "g", pid_file = "/run/r.pid", drai
     assert!(matches!(&steps[10].action, Action::Point(point) if point.format == EnvFormat::SystemdDropin));
     let Ok(playbook) = playbook(text) else { panic!() };
     assert_eq!(playbook.hosts, "a,b");
-    let identity = "/work/playbooks/../inventory/identities/x.toml".into();
+    let identity = "/home/ops/keyswap/playbooks/../inventory/identities/x.toml".into();
     assert_eq!(playbook.secrets["t"], SecretSource::Infisical { identity });
 }
 
@@ -183,7 +183,7 @@ fn several_files_merge_and_later_ones_win() {
     .unwrap();
     let x = host(&inventory, "x");
     assert_eq!((x.connection.user.as_str(), x.connection.port), ("two", 2222));
-    assert_eq!(x.connection.identity_files, ["/work/a/id"]);
+    assert_eq!(x.connection.identity_files, ["/home/ops/keyswap/a/id"]);
     assert_eq!(json!(x.vars), json!({"v": 2, "w": 1, "inventory_hostname": "x"}));
     assert_eq!(inventory.groups["g"].hosts.len(), 2);
 }

@@ -9,7 +9,7 @@ use super::{Context, Diagnostics, Playbook};
 use crate::model::Inventory;
 
 fn context() -> Context {
-    Context { home: "/home/ops".into(), cwd: "/work".into(), user: "me".to_owned() }
+    Context { home: "/home/ops".into(), cwd: "/home/ops/keyswap".into(), user: "me".to_owned() }
 }
 
 fn inventory(texts: &[(&str, &str)]) -> Result<Inventory, Diagnostics> {
