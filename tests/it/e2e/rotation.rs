@@ -118,6 +118,7 @@ fn a_runner_that_was_not_restarted_is_found_out() {
     let host = RunnerHost::start();
     let (before, runner) = (host.picture(), host.runner());
     let said = host.rotate(&Playbook::rotate().with("restart", restart("true", "100ms", "20s")), &[]);
+    said.assert(2, "rolled-back", "rolled-back");
     assert!(said.stdout.contains("is older than the new files"), "{}", said.all());
     // Nor can a command that does nothing put the runner on the old files; it never left them.
     before.assert_same(&host.picture(), &said);

@@ -2,7 +2,33 @@
 
 use std::path::Path;
 
-use crate::support::runner_host::{LIVE, Playbook, RunnerHost, SHARED_FILE, TOKEN_FILE, short, whole};
+use crate::support::runner_host::{
+    AtWork, CONTROL_FILE, LIVE, Playbook, RunnerHost, SHARED_FILE, Said, TOKEN_FILE, restart, short, whole,
+};
+
+/// A playbook that is shipped, word by word, but for what this host has not: docker compose, a container's path, a
+/// terminal to be asked at.
+fn shipped(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("playbooks").join(name);
+    let text = std::fs::read_to_string(file).unwrap();
+    let fitted = text.lines().map(|line| {
+        if line.starts_with("restart = {") {
+            restart(&format!("{CONTROL_FILE} restart"), "500ms", "20s")
+        } else if line.starts_with("from = \"prompt\"") {
+            "from = \"file\"\npath = \"token\"".to_owned()
+        } else {
+            line.replace("value = \"/data/infisical-token-auth-token\"", &format!("value = \"{TOKEN_FILE}\""))
+        }
+    });
+    fitted.collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a playbook's text with the state directory `state`.
+fn run(host: &RunnerHost, state: &str, text: &str, args: &[&str]) -> Said {
+    let all = host.run_args_of(text);
+    let all: Vec<&str> = all.iter().map(String::as_str).chain(args.iter().copied()).collect();
+    AtWork::start(&mut host.keyswap(state), &all).end()
+}
 
 #[test]
 fn rollback_puts_everything_back_and_then_has_nothing_to_undo() {
@@ -35,21 +61,16 @@ fn rollback_puts_everything_back_and_then_has_nothing_to_undo() {
 }
 
 #[test]
-fn the_rollback_playbook_needs_no_journal_and_does_not_toggle() {
+fn the_shipped_playbooks_rotate_and_put_back_without_a_journal_and_do_not_toggle() {
     let host = RunnerHost::start();
-    host.rotate(&Playbook::rotate(), &[]).assert(0, "succeeded", "changed");
+    run(&host, "state", &shipped("rotate-token.toml"), &[]).assert(0, "succeeded", "changed");
+    assert_eq!(host.read(TOKEN_FILE), host.new);
     let rotated = host.picture();
 
-    let fresh = |args: &[&str]| {
-        let mut all = host.run_args(&Playbook::restore());
-        all.extend(args.iter().map(ToString::to_string));
-        let mut command = host.keyswap("empty");
-        crate::support::runner_host::AtWork::start(&mut command, &all.iter().map(String::as_str).collect::<Vec<_>>())
-            .end()
-    };
-    let check = fresh(&["--check"]);
+    let rollback = shipped("rollback-token.toml");
+    let check = run(&host, "empty", &rollback, &["--check"]);
     assert_eq!(check.code, Some(10), "{}", check.all());
-    let said = fresh(&[]);
+    let said = run(&host, "empty", &rollback, &[]);
     said.assert(0, "succeeded", "changed");
     let after = host.picture();
     assert_eq!(rotated.changed(&after), [TOKEN_FILE], "{:?}", rotated.differences(&after));
@@ -57,7 +78,7 @@ fn the_rollback_playbook_needs_no_journal_and_does_not_toggle() {
     let runner = host.runner().unwrap();
     assert_eq!((runner.pointer.as_deref(), runner.token.as_str()), (Some(TOKEN_FILE), whole(&host.old).as_str()));
 
-    let again = fresh(&[]);
+    let again = run(&host, "empty", &rollback, &[]);
     again.assert(0, "succeeded", "ok");
     after.assert_same(&host.picture(), &again);
     assert_eq!(host.runner(), Some(runner), "nothing was restarted: {}", again.all());

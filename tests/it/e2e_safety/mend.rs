@@ -59,6 +59,11 @@ fn assert_dirty_and_held(host: &RunnerHost, said: &Said) {
     assert_eq!(refused.code, Some(8), "a dirty host is not taken by a new run: {}", refused.all());
 }
 
+/// Mounts a small ext4 at the data directory: tmpfs knows no immutable files.
+fn own_ext4() -> String {
+    format!("truncate -s 8M /tmp/disk && mkfs.ext4 -q -F /tmp/disk && mount -o loop /tmp/disk {DATA} && rm /tmp/disk")
+}
+
 #[test]
 fn a_directory_that_became_read_only_is_mended_by_what_is_printed() {
     let host = RunnerHost::start();
@@ -77,12 +82,7 @@ fn a_directory_that_became_read_only_is_mended_by_what_is_printed() {
 #[test]
 fn an_immutable_directory_is_mended_by_what_is_printed() {
     let host = RunnerHost::start();
-    on_own_file_system(
-        &host,
-        &format!(
-            "truncate -s 8M /tmp/disk && mkfs.ext4 -q -F /tmp/disk && mount -o loop /tmp/disk {DATA} && rm /tmp/disk"
-        ),
-    );
+    on_own_file_system(&host, &own_ext4());
     let before = host.picture();
     // With a guard, which must not stand in the way of whoever mends the host.
     let guarded = Playbook {
@@ -100,12 +100,7 @@ fn an_immutable_directory_is_mended_by_what_is_printed() {
 #[test]
 fn an_immutable_file_is_mended_by_what_is_printed() {
     let host = RunnerHost::start();
-    on_own_file_system(
-        &host,
-        &format!(
-            "truncate -s 8M /tmp/disk && mkfs.ext4 -q -F /tmp/disk && mount -o loop /tmp/disk {DATA} && rm /tmp/disk"
-        ),
-    );
+    on_own_file_system(&host, &own_ext4());
     let before = host.picture();
     let said = host.rotate(&spoilt(&format!("chattr +i {TOKEN_FILE}")), &[]);
     assert_dirty_and_held(&host, &said);

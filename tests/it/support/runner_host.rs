@@ -95,7 +95,10 @@ impl RunnerHost {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let ending = Arc::new(Mutex::new(Ending::Success));
         let ends = Arc::clone(&ending);
-        let publish = move |_: &DispatchedRun| Outcome::new(*ends.lock().unwrap()).after(Duration::from_millis(50));
+        let publish = move |run: &DispatchedRun| {
+            let outcome = Outcome::new(*ends.lock().unwrap()).after(Duration::from_millis(50));
+            outcome.pushing("owner/name:latest", &format!("sha256:{:064x}", run.id))
+        };
         let setup = Setup::new(Version::Forgejo(15), "test-token-forge-stand-in");
         let forge = runtime.block_on(StandIn::start(setup, publish)).unwrap();
         let this = Self { host, old, shared, new, ending, forge, runtime };
@@ -186,7 +189,12 @@ impl RunnerHost {
 
     /// Writes the playbook and gives the arguments that run it without a question.
     pub(crate) fn run_args(&self, playbook: &Playbook) -> Vec<String> {
-        fs::write(self.controller().join("playbook.toml"), playbook.text()).unwrap();
+        self.run_args_of(&playbook.text())
+    }
+
+    /// As [`Self::run_args`], of a playbook's text.
+    pub(crate) fn run_args_of(&self, playbook: &str) -> Vec<String> {
+        fs::write(self.controller().join("playbook.toml"), playbook).unwrap();
         ["run", "playbook.toml", "-i", "inventory.toml", "--yes"].map(str::to_owned).into()
     }
 
@@ -315,13 +323,6 @@ impl Playbook {
             rollout: "batches = [\"100%\"]\nguard = \"off\"\n".to_owned(),
             steps: steps.map(|(name, lines)| (name.to_owned(), lines)).into(),
         }
-    }
-
-    /// `restore`, `restart`, `verify`.
-    pub(crate) fn restore() -> Self {
-        let mut playbook = Self::rotate();
-        playbook.steps.retain(|(name, _)| name == "restart" || name == "verify");
-        playbook.before("restart", "restore", r#"restore = { path = "{{ token_file }}" }"#)
     }
 
     /// With other lines for a step.
