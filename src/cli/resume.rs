@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::args::{Output, ResumeArgs};
-use super::rollback::{back, shared_for};
+use super::rollback::{BY_OPERATOR, back, shared_for};
 use super::services::Servers;
 use super::session::Session;
 use crate::event::EventKind;
@@ -14,7 +14,7 @@ use crate::step::{Values, Work};
 
 pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, CliError> {
     if args.back {
-        return back(session, &args.back_args, ReopenCommand::ResumeBack, "taken back by the operator").await;
+        return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, "undo").await;
     }
     let store = session.store()?;
     let run = store.find(args.back_args.run.as_deref())?;
@@ -27,10 +27,10 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
     let values = match secrets_again(session, &plan, &state).await {
         Ok(values) => values,
         Err(why) => {
-            if session.global.output != Output::Jsonl {
+            if session.global.output != Output::Jsonl && state.unsettled().next().is_some() {
                 session.out().line(&format!("run {run} goes back: {why}"));
             }
-            return back(session, &args.back_args, ReopenCommand::ResumeBack, &why).await;
+            return back(session, &args.back_args, ReopenCommand::ResumeBack, &why, "resume").await;
         }
     };
     forward(session, args, &plan, values).await

@@ -16,16 +16,21 @@ use crate::plan::RunPlan;
 use crate::rollout::{end_as_left, finish_back, goes_back, take_back};
 use crate::step::Values;
 
+/// Why hosts go back that nothing else sends back.
+pub(super) const BY_OPERATOR: &str = "taken back by the operator";
+
 pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, CliError> {
-    back(session, args, ReopenCommand::Rollback, "taken back by the operator").await
+    back(session, args, ReopenCommand::Rollback, BY_OPERATOR, "undo").await
 }
 
-/// Takes back what `command` takes back: everything (`rollback`), or what is not settled (`resume --back`).
+/// Takes back what `command` takes back: everything (`rollback`), or what is not settled (`resume --back`). Where no host
+/// was touched there is nothing to do, and `asked` is the word for what the operator wanted.
 pub(super) async fn back(
     session: &Session,
     args: &BackArgs,
     command: ReopenCommand,
     reason: &str,
+    asked: &str,
 ) -> Result<u8, CliError> {
     let store = session.store()?;
     let run = store.find(args.run.as_deref())?;
@@ -35,7 +40,7 @@ pub(super) async fn back(
     let (journal, state) = store.reopen(&run, verb, &operator)?;
     let wanted = |host: &HostState| goes_back(command, host);
     if !plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted)) {
-        session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to undo"));
+        session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to {asked}"));
         end_as_left(&journal, &state, command, operator).await?;
         return Ok(0);
     }
