@@ -144,10 +144,47 @@ pub(super) struct RunArgs {
     pub(super) list_steps: bool,
 }
 
+/// A run is rebuilt from what its hosts recorded, and these are the hosts.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct FromHosts {
+    /// Go by what the hosts recorded of the run: without its journal, for another operator
+    #[arg(long, requires = "inventory")]
+    pub(super) from_hosts: bool,
+    /// Inventory file with those hosts; may be given several times, later ones win
+    #[arg(short, long, value_name = "FILE", requires = "from_hosts")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Only these: names, groups, * globs, !not, &and, @file
+    #[arg(short, long, value_name = "PATTERN", requires = "from_hosts")]
+    pub(super) limit: Option<String>,
+    /// Log in as this user
+    #[arg(short, long, requires = "from_hosts")]
+    pub(super) user: Option<String>,
+    /// Log in with this key
+    #[arg(long, value_name = "FILE", requires = "from_hosts")]
+    pub(super) private_key: Option<Utf8PathBuf>,
+    /// Become root by sudo where the inventory says none
+    #[arg(short, long = "become", requires = "from_hosts")]
+    pub(super) become_root: bool,
+}
+
+impl FromHosts {
+    /// The hosts, as a selection.
+    pub(super) fn as_select(&self) -> Select {
+        Select { inventory: self.inventory.clone(), limit: self.limit.clone(), extra_vars: Vec::new() }
+    }
+
+    /// How they are reached.
+    pub(super) fn as_reach(&self, forks: u16) -> Reach {
+        Reach { user: self.user.clone(), private_key: self.private_key.clone(), become_root: self.become_root, forks }
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(super) struct BackArgs {
     /// The run: its id or a unique prefix; the latest if left out
     pub(super) run: Option<String>,
+    #[command(flatten)]
+    pub(super) from: FromHosts,
     /// How many hosts are worked on at the same time
     #[arg(short, long, default_value_t = 25, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) forks: u16,

@@ -3,6 +3,7 @@
 mod args;
 mod demo;
 mod error;
+mod from_hosts;
 mod hosts;
 mod inventory;
 #[cfg(debug_assertions)]

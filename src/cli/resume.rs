@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::args::{Output, ResumeArgs};
+use super::from_hosts::{NOT_FORWARD, back_from_hosts};
 use super::rollback::{BY_OPERATOR, back, shared_for};
 use super::services::Servers;
 use super::session::Session;
@@ -13,6 +14,12 @@ use crate::rollout::{finish, go_on, is_open, same_secrets};
 use crate::step::{Values, Work};
 
 pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, CliError> {
+    if args.back_args.from.from_hosts {
+        if !args.back {
+            return Err(CliError::usage(NOT_FORWARD));
+        }
+        return back_from_hosts(session, &args.back_args, ReopenCommand::ResumeBack).await;
+    }
     if args.back {
         return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, "undo").await;
     }
@@ -23,6 +30,9 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
     if !state.needs_settling() {
         session.nothing_to_do(&run, &state, &format!("run {run} is settled: there is nothing to resume"));
         return Ok(0);
+    }
+    if plan.of.is_some() {
+        return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, "resume").await;
     }
     let values = match secrets_again(session, &plan, &state).await {
         Ok(values) => values,
@@ -61,7 +71,7 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     let record = Record::RunReopened { command: ReopenCommand::Resume, by: operator };
     journal.append(None, record).await?;
     let (events, report) = session.report(&plan.run);
-    let mut shared = shared_for(session, plan, &plan.run, journal, &events, values)?;
+    let mut shared = shared_for(session, plan, journal, &events, values)?;
     shared.services = std::sync::Arc::new(servers);
     let names: Vec<HostName> = plan
         .hosts

@@ -5,21 +5,24 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::BackArgs;
+use super::from_hosts::back_from_hosts;
 use super::services::Servers;
 use super::session::Session;
 use super::{CliError, signals};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{HostState, Journal, Record, ReopenCommand};
-use crate::model::RunId;
 use crate::plan::RunPlan;
-use crate::rollout::{end_as_left, finish_back, goes_back, take_back};
+use crate::rollout::{about, end_as_left, finish_back, goes_back, take_back};
 use crate::step::Values;
 
 /// Why hosts go back that nothing else sends back.
 pub(super) const BY_OPERATOR: &str = "taken back by the operator";
 
 pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, CliError> {
+    if args.from.from_hosts {
+        return back_from_hosts(session, args, ReopenCommand::Rollback).await;
+    }
     back(session, args, ReopenCommand::Rollback, BY_OPERATOR, "undo").await
 }
 
@@ -46,7 +49,7 @@ pub(super) async fn back(
     }
     journal.append(None, Record::RunReopened { command, by: operator }).await?;
     let (events, report) = session.report(&run);
-    let shared = shared_for(session, &plan, &run, journal, &events, Values::new())?;
+    let shared = shared_for(session, &plan, journal, &events, Values::new())?;
     let names = plan
         .hosts
         .iter()
@@ -72,7 +75,6 @@ pub(super) async fn back(
 pub(super) fn shared_for(
     session: &Session,
     plan: &RunPlan,
-    run: &RunId,
     journal: Journal,
     events: &Sink,
     values: Values,
@@ -83,8 +85,9 @@ pub(super) fn shared_for(
         warn.warn(None, "stopping after the hosts that are under way; again to leave at once");
     })?;
     Ok(Shared {
-        run: run.clone(),
+        run: plan.on_hosts().clone(),
         owner: session.owner(),
+        about: Arc::new(about(plan)),
         connect: session.connect(&plan.inventory),
         journal,
         events: events.clone(),

@@ -110,6 +110,7 @@ fn shared(
     Ok(Shared {
         run: run.clone(),
         owner: session.owner(),
+        about: Arc::default(),
         connect: session.connect(&selected.inventory_name),
         journal,
         events: events.clone(),
@@ -294,6 +295,7 @@ async fn begin(
     let plan = RunPlan {
         version: VERSION,
         run: shared.run.clone(),
+        of: None,
         playbook: selected.playbook.name.clone(),
         rollout: selected.playbook.rollout.clone(),
         secrets: selected.playbook.secrets.iter().map(|(name, source)| (name.clone(), source.clone())).collect(),
@@ -326,7 +328,7 @@ async fn begin(
     }
     // Together: a run that is cut off right here is known with its secrets, or not at all.
     journal.sync().await?;
-    Ok(Shared { journal, ..shared.clone() })
+    Ok(Shared { journal, about: Arc::new(rollout::about(&plan)), ..shared.clone() })
 }
 
 fn result_of(spared: &Spared) -> HostResult {

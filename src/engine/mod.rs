@@ -6,6 +6,7 @@
 //!   is taken back; what cannot be read is owed;
 //! - nothing is reported as put back or as new that the host did not say after looking.
 
+mod manifest;
 mod mend;
 mod saga;
 mod settle;
@@ -21,6 +22,7 @@ use crate::model::RunId;
 use crate::remote::{Connect, Hold};
 use crate::step::{Services, Values};
 
+pub use manifest::{About, Manifest};
 pub use mend::mend_commands;
 pub use saga::{Opened, Saga, Stop, StopKind, controllers_work, keep_alive};
 pub use settle::{NotNow, Settling};
@@ -32,6 +34,8 @@ pub struct Shared {
     pub run: RunId,
     /// Who runs it and from where, as it is left on the hosts.
     pub owner: String,
+    /// What the hosts are told of the run.
+    pub about: Arc<About>,
     /// Makes connections.
     pub connect: Arc<dyn Connect>,
     /// The run's journal.

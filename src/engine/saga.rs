@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use super::Shared;
+use super::{Manifest, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{CredentialState, Host, HostName, Once, Step, StepRef, StepStatus, WaitFor};
@@ -309,8 +309,9 @@ impl Saga {
         let undo_digest = step::digest_of(&self.plan.undo);
         self.record(Record::PrepareStarted).await?;
         self.prepared = true;
-        let op =
-            Op::Prepare { hold: self.shared.hold(""), owner: self.shared.owner.clone(), undo: self.plan.undo.clone() };
+        let manifest = Manifest::new(&self.shared, &self.host.name, self.batch, &self.plan).text();
+        let (hold, owner, undo) = (self.shared.hold(""), self.shared.owner.clone(), self.plan.undo.clone());
+        let op = Op::Prepare { hold, owner, undo, manifest };
         if let Err(error) = self.call(&op, None).await {
             if class_of(&error) == Some(FailClass::Held) {
                 // Somebody else was faster, and the host says so: it has nothing of ours.

@@ -47,6 +47,9 @@ pub struct Settling {
 /// What is said of a host that did not wait for its controller.
 pub(super) const PUT_BACK_BY_GUARD: &str = "put back by the host's own guard";
 
+/// How long a way back may take that is not known here.
+const USUAL_UNDO: Duration = Duration::from_secs(300);
+
 /// Why a host cannot be taken back now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotNow {
@@ -342,7 +345,9 @@ impl Settling {
         if !self.holds {
             self.take_over(false).await?;
         }
-        let op = Op::Undo { hold: self.shared.hold(head), limit: crate::step::undo_limit(&self.undo) };
+        // Where the list is not known here it is the host's own, which takes what such a list takes.
+        let limit = if self.undo.is_empty() { USUAL_UNDO } else { crate::step::undo_limit(&self.undo) };
+        let op = Op::Undo { hold: self.shared.hold(head), limit };
         match self.call(&op).await {
             // The run never held the host, and from now on it cannot: a preparation that is still on its way is refused.
             Ok(Answer::Undone(undone)) if undone.records.is_empty() && !self.undo.is_empty() => {
@@ -397,7 +402,7 @@ impl Settling {
         let why = first.map_or("something could not be put back", |record| record.message.as_str());
         let reason = format!("{reason}; not put back: {why}");
         let mend = self.mend(&undone.records);
-        self.notes.push(format!("when it is mended: keyswap resume {} --back", self.shared.run));
+        self.notes.push(format!("when it is mended: keyswap resume {} --back", self.shared.journal.run()));
         self.settled(HostStatus::Dirty, Some(reason), mend, Some(now)).await
     }
 
@@ -408,7 +413,7 @@ impl Settling {
 
     async fn owed(mut self, reason: String) -> HostResult {
         let mend = self.mend(&[]);
-        self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.run));
+        self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.journal.run()));
         for credential in &mut self.credentials {
             credential.now = None;
         }

@@ -13,6 +13,9 @@ pub struct RunPlan {
     pub version: u32,
     /// The run.
     pub run: RunId,
+    /// It takes back another run, whose plan is not known: this is what its hosts recorded, and knows no way forward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<RunId>,
     /// The playbook's name.
     pub playbook: String,
     /// Its batches, budget and scope.
@@ -44,6 +47,12 @@ pub struct PlannedHost {
 pub const VERSION: u32 = 1;
 
 impl RunPlan {
+    /// The run as its hosts know it.
+    #[must_use]
+    pub fn on_hosts(&self) -> &RunId {
+        self.of.as_ref().unwrap_or(&self.run)
+    }
+
     /// SHA-256 (hex) of the whole plan.
     #[must_use]
     pub fn digest(&self) -> String {

@@ -1,7 +1,7 @@
 //! What a target answers, typed.
 
 use super::Lost;
-use crate::model::Fingerprint;
+use crate::model::{Fingerprint, RunId};
 
 /// What the host said to one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Answer {
     Undone(Undone),
     /// To [`super::Op::Now`].
     Now(Vec<NowFact>),
+    /// To [`super::Op::Recorded`].
+    Recorded(Vec<RecordedRun>),
 }
 
 /// What a host is and has.
@@ -45,6 +47,10 @@ pub struct HostFacts {
     pub by_guard: bool,
     /// Who began that run and from where.
     pub by: String,
+    /// The session that holds the host for that run is alive.
+    pub busy: bool,
+    /// The head of that run's journal, as its last act left it here; empty if none did.
+    pub head: String,
     /// Programs that keyswap needs and that are missing.
     pub missing: Vec<String>,
     /// Optional programs that are there.
@@ -185,6 +191,21 @@ pub struct UndoneRecord {
     pub message: String,
     /// The command that removes the obstacle, if the host knows one.
     pub fix: Option<String>,
+}
+
+/// What a host keeps of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedRun {
+    /// Which.
+    pub run: RunId,
+    /// It held the host, so that something may have been changed.
+    pub held: bool,
+    /// How it let the host go last: `new`, `old`, `dirty`; empty if it did not, or if nobody wrote it down.
+    pub ended: String,
+    /// The head of its journal, as its last act left it here; empty if none did.
+    pub head: String,
+    /// Its manifest, if that was asked for and is there.
+    pub manifest: Option<String>,
 }
 
 /// What a credential file holds now.

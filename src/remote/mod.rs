@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 
 pub use answer::{
     Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact, HostFacts,
-    NowFact, ServiceFact, Undone, UndoneRecord,
+    NowFact, RecordedRun, ServiceFact, Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
 pub use op::{Act, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};

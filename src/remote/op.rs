@@ -26,6 +26,8 @@ pub enum Op {
         owner: String,
         /// The way back, in its order.
         undo: Vec<UndoRecord>,
+        /// What the run is, in one line without a secret: for an operator who has no journal of it.
+        manifest: String,
     },
     /// Take the host for the run again after the link was lost; the old session is fenced.
     Takeover {
@@ -85,6 +87,11 @@ pub enum Op {
         /// Why, in one line.
         reason: String,
         /// The run that holds the host, where it is to be taken away although its controller may be at work.
+        run: Option<RunId>,
+    },
+    /// What the host keeps of its runs; changes nothing.
+    Recorded {
+        /// This one with its manifest; `None`: all of them without.
         run: Option<RunId>,
     },
     /// What the run's credential files hold now.

@@ -7,6 +7,7 @@
 mod batch;
 mod exit;
 mod preflight;
+mod recorded;
 mod reopen;
 mod run;
 mod select;
@@ -14,6 +15,7 @@ mod settle;
 
 pub use exit::{Outcome, exit_code, run_status};
 pub use preflight::{Preflight, Spared, preflight};
+pub use recorded::{Asked, NoRun, Recalled, about, ask, recall, which};
 pub use reopen::{end_as_left, finish, finish_back, go_on, goes_back, is_open, same_secrets, take_back};
 pub use run::{Rolling, run};
 pub use select::batch_sizes;

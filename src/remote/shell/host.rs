@@ -102,9 +102,10 @@ fn request(op: &Op) -> Request {
             limit += Duration::from_secs(30) * u32::try_from(probes.len()).unwrap_or(u32::MAX);
             probes.iter().enumerate().map(|(n, probe)| probe_call(n, probe)).collect::<Vec<_>>().join("; ")
         }
-        Op::Prepare { hold, owner, undo } => {
-            data = undo_text(undo).into_bytes();
-            call("ks_prepare", [hold.run.as_str(), &lease(hold, GRACE), owner])
+        Op::Prepare { hold, owner, undo, manifest } => {
+            let undo = undo_text(undo);
+            data = format!("{undo}{manifest}\nend\n").into_bytes();
+            call("ks_prepare", [hold.run.as_str(), &lease(hold, GRACE), owner, &undo.len().to_string()])
         }
         Op::Takeover { hold, only_held } => {
             let want = if *only_held { "held" } else { "any" };
@@ -141,6 +142,7 @@ fn request(op: &Op) -> Request {
         Op::Unlock { by, reason, run } => {
             call("ks_unlock", [run.as_ref().map_or("-", RunId::as_str), by.as_str(), reason.as_str()])
         }
+        Op::Recorded { run } => call("ks_recorded", [run.as_ref().map_or("-", RunId::as_str)]),
         Op::Now { run } => call("ks_now", [run.as_str()]),
     };
     Request { body, data, limit }

@@ -5,7 +5,7 @@ use super::host::Fields;
 use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
     Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore, FileFact,
-    HostFacts, NowFact, Op, Probe, ServiceFact, Undone, UndoneRecord,
+    HostFacts, NowFact, Op, Probe, RecordedRun, ServiceFact, Undone, UndoneRecord,
 };
 
 /// One line of an answer.
@@ -115,6 +115,10 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
             let records = lines.iter().filter(|line| line.tag == "undone").map(undone).collect::<Result<_, _>>()?;
             Ok(Answer::Undone(Undone { records, clean: settled.get("phase") == "old" }))
         }
+        // What is no run's id was not made by us.
+        Op::Recorded { .. } => {
+            Ok(Answer::Recorded(lines.iter().filter(|line| line.tag == "recorded").filter_map(recorded).collect()))
+        }
         Op::Now { .. } => {
             let now = lines
                 .iter()
@@ -138,8 +142,20 @@ fn hello(line: &Line) -> Result<HostFacts, CallError> {
         run: line.get("run").to_owned(),
         by_guard: line.get("by_guard") == "yes",
         by: line.get("by").to_owned(),
+        busy: line.get("busy") == "yes",
+        head: line.get("head").to_owned(),
         missing: line.list("missing"),
         have: line.list("have"),
+    })
+}
+
+fn recorded(line: &Line) -> Option<RecordedRun> {
+    Some(RecordedRun {
+        run: line.get("run").parse().ok()?,
+        held: line.get("held") == "yes",
+        ended: line.get("ended").to_owned(),
+        head: line.get("head").to_owned(),
+        manifest: Some(line.get("manifest")).filter(|text| !text.is_empty()).map(str::to_owned),
     })
 }
 

@@ -241,7 +241,12 @@ async fn rotation(host: &mut ShellHost, runner: &Runner, value: &str) -> Rotatio
 
 impl Rotation {
     async fn prepare(&self, host: &mut ShellHost) {
-        let op = Op::Prepare { hold: hold(&self.run), owner: "tester".into(), undo: self.undo.clone() };
+        let op = Op::Prepare {
+            hold: hold(&self.run),
+            owner: "tester".into(),
+            undo: self.undo.clone(),
+            manifest: String::new(),
+        };
         host.call(&op, None).await.unwrap();
     }
 
@@ -335,6 +340,7 @@ async fn a_second_session_takes_over_and_fences_the_first() {
         hold: hold(&"20260101-000000-abcdef".parse().unwrap()),
         owner: "other".into(),
         undo: rotation.undo.clone(),
+        manifest: String::new(),
     };
     let mut two = host(SHELLS[1], &runner.state()).await;
     let error = two.call(&other, None).await.unwrap_err();
@@ -392,7 +398,12 @@ async fn a_silent_controller_is_fenced_and_the_host_puts_itself_back() {
         let value = runner.dir.join("data/token");
         let mut one = host(shell, &runner.state()).await;
         let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
-        let op = Op::Prepare { hold: guarded(&rotation.run), owner: "tester".into(), undo: rotation.undo.clone() };
+        let op = Op::Prepare {
+            hold: guarded(&rotation.run),
+            owner: "tester".into(),
+            undo: rotation.undo.clone(),
+            manifest: String::new(),
+        };
         one.call(&op, None).await.unwrap();
         for step in [1, 2, 3] {
             let act = rotation.acts[step - 1].clone();
@@ -426,7 +437,12 @@ async fn signs_of_life_hold_the_guard_off_and_a_commit_ends_it() {
     let mut one = host(SHELLS[0], &runner.state()).await;
     let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
     let hold = Hold { guard: Some(Duration::from_secs(1)), ..hold(&rotation.run) };
-    let op = Op::Prepare { hold: hold.clone(), owner: "tester".into(), undo: rotation.undo.clone() };
+    let op = Op::Prepare {
+        hold: hold.clone(),
+        owner: "tester".into(),
+        undo: rotation.undo.clone(),
+        manifest: String::new(),
+    };
     one.call(&op, None).await.unwrap();
     one.call(&Op::Act { hold: hold.clone(), step: 1, act: rotation.acts[0].clone() }, Some(NEW)).await.unwrap();
     for _ in 0..12 {

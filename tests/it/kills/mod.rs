@@ -4,6 +4,7 @@
 
 mod bench;
 mod every_point;
+mod from_hosts;
 mod guard;
 mod two;
 mod unlock;

@@ -186,6 +186,7 @@ impl Controllers {
         Shared {
             run: self.run.clone(),
             owner: "ops@controller".to_owned(),
+            about: Arc::default(),
             connect: Arc::new(SimConnect { world: Arc::clone(&self.world), life: life.clone() }),
             journal,
             events,
@@ -257,6 +258,7 @@ impl Controllers {
         let plan = RunPlan {
             version: VERSION,
             run: self.run.clone(),
+            of: None,
             playbook: "test".to_owned(),
             rollout: self.spec(),
             secrets: Vec::new(),

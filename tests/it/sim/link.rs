@@ -148,6 +148,7 @@ fn name_of(op: &Op) -> String {
         Op::Commit { .. } => "commit",
         Op::Undo { .. } => "undo",
         Op::Now { .. } => "now",
+        Op::Recorded { .. } => "recorded",
         Op::Unlock { .. } => "unlock",
     }
     .to_owned()
@@ -206,6 +207,7 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             ctx.own(hold, *limit + GRACE).await?;
             ctx.undo(hold.run.as_str()).await.map(Answer::Undone)
         }
+        Op::Recorded { .. } => die(FailClass::Refused, "nobody settles from the hosts alone in these stories"),
         Op::Now { run } => {
             ctx.io("read what the files hold", |_| ()).await?;
             let files = ctx.undo_list(run.as_str())?.into_iter().filter_map(|record| match record {

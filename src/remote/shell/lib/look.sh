@@ -3,7 +3,7 @@
 
 # ks_hello: what this host is and what it has.
 ks_hello() {
-  local tool have missing phase machine sh os guard by
+  local tool have missing phase machine sh os guard by busy head
   ks_boot
   have= missing=
   for tool in sha256sum stat mktemp sync mv dd timeout readlink chown chmod cat tail tr ln df od id; do
@@ -26,12 +26,39 @@ ks_hello() {
   [ ! -d "$K/cas" ] || { ks_state_check; ks_cas_look && phase=$PH; }
   by=-
   [ ! -r "$K/runs/$RUN/owner" ] || read -r by <"$K/runs/$RUN/owner"
+  head=
+  [ ! -r "$K/runs/$RUN/head" ] || read -r head <"$K/runs/$RUN/head"
   guard=no
   [ ! -e "$K/runs/$RUN/guard.log" ] || guard=yes
+  busy=no
+  [ "$phase" != armed ] || [ "$BT" != "$KS_BOOT" ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" || busy=yes
   ks_uptime
   # shellcheck disable=SC2153
   ks_say hello uid "$KS_UID" gid "$KS_GID" login "${SUDO_USER:-${DOAS_USER:-$(id -un)}}" shell "$sh" os "$os" machine "$machine" \
-    boot "$KS_BOOT" uptime "$KS_UP" state "$K" phase "$phase" run "$RUN" epoch "$E" by_guard "$guard" by "$by" missing "${missing# }" have "${have# }"
+    boot "$KS_BOOT" uptime "$KS_UP" state "$K" phase "$phase" run "$RUN" epoch "$E" by_guard "$guard" by "$by" busy "$busy" head "$head" \
+    missing "${missing# }" have "${have# }"
+}
+
+# ks_recorded RUN: what this host keeps of its runs, a line each: of all of them (`-`), or of one, with its manifest.
+ks_recorded() {
+  local want dir held ended head manifest
+  want=$1
+  [ -d "$K/runs" ] || return 0
+  ks_state_check
+  set +f
+  set -- "$K"/runs/*
+  set -f
+  for dir in "$@"; do
+    [ "$want" = - ] || [ "$want" = "${dir##*/}" ] || continue
+    [ -d "$dir" ] || continue
+    held=no ended='' head='' manifest=''
+    [ ! -e "$dir/armed" ] || held=yes
+    [ ! -e "$dir/void" ] || held=no
+    [ ! -r "$dir/ended" ] || read -r ended <"$dir/ended"
+    [ ! -r "$dir/head" ] || read -r head <"$dir/head"
+    [ "$want" = - ] || [ ! -r "$dir/manifest" ] || IFS= read -r manifest <"$dir/manifest"
+    ks_say recorded run "${dir##*/}" held "$held" ended "$ended" head "$head" manifest "$manifest"
+  done
 }
 
 # ks_fp NAME: sets KS_FP to the fingerprint of ./NAME's content (open on descriptor 6): without one trailing line end.

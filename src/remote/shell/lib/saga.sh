@@ -10,7 +10,8 @@
 #   rmdir STEP DIR                                     a directory that we made
 #   backup STEP ID                                     a named backup that we made
 # Beside it: pre.STEP (preimages), `armed` once the run held the host (`void`: it was given up before), marks of acts
-# that began, spare.STEP (blocks for the undo's own marks), `owner`, `head`.
+# that began, spare.STEP (blocks for the undo's own marks), `owner`, `head`, `ended` (how it was let go last), and
+# `manifest`, what the run is, for an operator who has no journal of it: a line, and then `end`.
 # In the destination's directory a second link to the old file, .keyswap-RUN-old.STEP, is the undo's stage: putting it
 # back needs neither space nor a free inode, and brings the very file back.
 
@@ -46,7 +47,7 @@ ks_each() {
   ks_die refused "$KS_RUN_DIR/undo is not whole"
 }
 
-# ks_prepare RUN LEASE OWNER <UNDO: keeps the preimages, arms the host, then sets the stages. What fails before it is armed
+# ks_prepare RUN LEASE OWNER LENGTH <UNDO MANIFEST: LENGTH is that of the undo. Keeps the preimages, arms the host, then sets the stages. What fails before it is armed
 # leaves nothing behind.
 ks_prepare() {
   local rc
@@ -68,8 +69,9 @@ ks_prepare_all() {
       ;;
   esac
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
-  cat >"$KS_RUN_DIR/undo" && printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
-  [ "$(tail -n 1 "$KS_RUN_DIR/undo")" = end ] || ks_die write "the undo did not arrive whole"
+  dd bs="$4" count=1 iflag=fullblock of="$KS_RUN_DIR/undo" 2>/dev/null && cat >"$KS_RUN_DIR/manifest" &&
+    printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
+  [ "$(tail -n 1 "$KS_RUN_DIR/undo")$(tail -n 1 "$KS_RUN_DIR/manifest")" = endend ] || ks_die write "the undo did not arrive whole"
   ks_each ks_preimage
   ks_each ks_spare
   [ -e "$K/since" ] || printf '%-24s\n' '- 0' >"$K/since" || ks_die write "cannot write in $K"

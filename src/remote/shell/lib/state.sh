@@ -207,6 +207,8 @@ ks_release() {
     1) ks_die fenced "somebody else settled this host first" ;;
     *) ks_unwritable "cannot write in $K" ;;
   esac
+  # The state's name says it, until the next run takes the host; later only this does.
+  printf '%s\n' "$1" >"$KS_RUN_DIR/ended" 2>/dev/null || :
 }
 
 # ks_unlock RUN BY REASON: takes away the lock of a run that nobody will settle; of one whose controller may still be at work

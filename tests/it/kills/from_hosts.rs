@@ -1,0 +1,176 @@
+//! A second operator whose state directory is empty settles the first one's run, by what the host recorded.
+
+use std::fs;
+
+use super::bench::{Bench, Controller, Stand};
+use crate::support::real_host::free_port;
+use crate::support::runner_host::{CONTROL_FILE, NAME, Playbook, Said, TOKEN_FILE, restart, short};
+use crate::support::wait_until;
+
+/// The new token is in place, and that is not recorded.
+const PLACED: &str = "journal:9:before";
+/// The runner was restarted on it.
+const RESTARTED: &str = "journal:13:before";
+
+const BACK: [&str; 5] = ["resume", "--back", "--from-hosts", "-i", "inventory.toml"];
+const ROLLBACK: [&str; 4] = ["rollback", "--from-hosts", "-i", "inventory.toml"];
+
+fn start(bench: &Bench, state: &str, guard: &str, pause: Option<&str>) -> Controller {
+    let mut playbook = Playbook::rotate().with("restart", restart(&format!("{CONTROL_FILE} restart"), "100ms", "20s"));
+    playbook.rollout = format!("batches = [\"100%\"]\nguard = \"{guard}\"\n");
+    let args = bench.host.run_args(&playbook);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut controller = Controller::start(bench.host.keyswap(state), &args, pause);
+    assert!(pause.is_none() || controller.stops(), "it comes to {pause:?}: {}", controller.end().all());
+    controller
+}
+
+/// A run that was cut off at a point by the death of its controller.
+fn cut_off(bench: &Bench, guard: &str, point: &str) {
+    start(bench, "first", guard, Some(point)).kill();
+    wait_until("its shell is gone", || !bench.host.exec("pgrep -f '^sh -c read -r NONCE'").status.success());
+}
+
+#[track_caller]
+fn put_back(bench: &Bench, said: &Said) {
+    said.assert(0, "rolled-back", "rolled-back");
+    assert_eq!(bench.stand(), Ok(Stand::Old), "{}", said.all());
+    assert_eq!(bench.phase().0, "old", "{}", said.all());
+}
+
+#[track_caller]
+fn nothing_to_undo(bench: &Bench, said: &Said) {
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.stdout.contains("there is nothing to undo"), "{}", said.all());
+    assert_eq!(bench.stand(), Ok(Stand::Old), "{}", said.all());
+}
+
+#[test]
+fn a_second_operator_settles_the_first_ones_run() {
+    for (guard, point) in [("off", PLACED), ("60s", RESTARTED)] {
+        let bench = Bench::start();
+        let first = bench.host.runner().unwrap();
+        cut_off(&bench, guard, point);
+        assert_eq!(bench.host.read(TOKEN_FILE), bench.host.new);
+        let (run, _) = bench.run("first").unwrap();
+        let forward = bench.say("second", &["resume", "--from-hosts", "-i", "inventory.toml"]);
+        assert_eq!(forward.code, Some(5), "{}", forward.all());
+        assert!(forward.stderr.contains("resume --back --from-hosts"), "{}", forward.all());
+
+        let said = bench.say("second", &BACK);
+        put_back(&bench, &said);
+        assert_eq!(bench.host.runner().unwrap().pid != first.pid, point == RESTARTED, "{}", said.all());
+        let credential = &said.host()["credentials"][0];
+        assert_eq!(
+            (&credential["before"], &credential["now"]),
+            (&short(&bench.host.old).into(), &short(&bench.host.old).into())
+        );
+        let (own, journal) = bench.run("second").unwrap();
+        assert!(own != run && !journal.needs_settling(), "{}", said.all());
+        assert!(journal.notes[0].text.contains(run.as_str()), "{:?}", journal.notes);
+        assert!(journal.notes[0].text.contains("operator@"), "{:?}", journal.notes);
+        let runs = bench.say("second", &["runs"]);
+        assert!(runs.stdout.contains(own.as_str()) && runs.stdout.contains("rolled-back"), "{}", runs.all());
+
+        // Twice does no harm, and the first operator finds it done.
+        let cas = bench.cas();
+        nothing_to_undo(&bench, &bench.say("second", &BACK));
+        nothing_to_undo(&bench, &bench.say("third", &ROLLBACK));
+        assert_eq!(bench.cas(), cas);
+        let told = bench.say("first", &["resume", "--back"]);
+        assert_eq!(bench.settled("first", &told, true), Ok(Stand::Old), "{}", told.all());
+
+        start(&bench, "next", guard, None).end().assert(0, "succeeded", "changed");
+        assert_eq!(bench.stand(), Ok(Stand::New));
+    }
+}
+
+#[test]
+fn a_run_that_succeeded_is_rolled_back_by_what_its_host_recorded() {
+    let bench = Bench::start();
+    start(&bench, "first", "60s", None).end().assert(0, "succeeded", "changed");
+    let (run, _) = bench.run("first").unwrap();
+    // New is settled: only `rollback` takes it back.
+    let stays = bench.say("second", &BACK);
+    assert_eq!((stays.code, bench.stand()), (Some(0), Ok(Stand::New)), "{}", stays.all());
+    let unknown = bench.say("second", &[&ROLLBACK[..], &["19"]].concat());
+    assert_eq!((unknown.code, bench.stand()), (Some(5), Ok(Stand::New)), "{}", unknown.all());
+    let said = bench.say("second", &[&ROLLBACK[..], &[&run.as_str()[..18]]].concat());
+    put_back(&bench, &said);
+    nothing_to_undo(&bench, &bench.say("second", &ROLLBACK));
+    let known = bench.host.holders(&bench.host.new);
+    assert!(known.is_empty(), "{known:?}");
+}
+
+#[test]
+fn a_run_that_is_at_work_is_left_alone() {
+    let bench = Bench::start();
+    let first = start(&bench, "first", "60s", Some(PLACED));
+    let (run, _) = bench.run("first").unwrap();
+    let (picture, cas) = (bench.host.picture(), bench.cas());
+    let said = bench.say("second", &BACK);
+    said.assert(8, "failed", "skipped");
+    let reason = said.host()["reason"].as_str().unwrap().to_owned();
+    for word in [run.as_str(), "operator@", "at work"] {
+        assert!(reason.contains(word), "{word}: {}", said.all());
+    }
+    picture.assert_same(&bench.host.picture(), &said);
+    assert_eq!((bench.cas(), bench.run("second")), (cas, None), "{}", said.all());
+    first.signal("CONT");
+    first.end().assert(0, "succeeded", "changed");
+    assert_eq!(bench.stand(), Ok(Stand::New));
+}
+
+#[test]
+fn a_second_operator_who_is_killed_goes_on_by_the_own_journal() {
+    let bench = Bench::start();
+    cut_off(&bench, "off", RESTARTED);
+    // In the midst: the host says that it is put back, and nobody writes it down.
+    let mut second = Controller::start(bench.host.keyswap("second"), &BACK, Some("call:6:before"));
+    assert!(second.stops());
+    second.kill();
+    wait_until("its shell is gone", || !bench.host.exec("pgrep -f '^sh -c read -r NONCE'").status.success());
+    let said = bench.say("second", &["resume"]);
+    put_back(&bench, &said);
+    assert!(!bench.run("second").unwrap().1.needs_settling());
+}
+
+#[test]
+fn hosts_that_cannot_be_asked_are_not_passed_over() {
+    let bench = Bench::start();
+    cut_off(&bench, "off", PLACED);
+    let inventory = fs::read_to_string(bench.host.controller().join("inventory.toml")).unwrap();
+    let other = |name: &str| {
+        let text = bench.host.inventory_host(NAME).replace(NAME, name);
+        text.replace(&format!("port = {}", bench.host.port()), &format!("port = {}", free_port()))
+    };
+    // A stranger that is silent may be one of the run's machines under another name only if the run does not tell.
+    fs::write(bench.host.controller().join("two.toml"), format!("{inventory}\n{}", other("stranger"))).unwrap();
+    let said = bench.say("second", &["resume", "--back", "--from-hosts", "-i", "two.toml"]);
+    assert_eq!(said.code, Some(4), "{}", said.all());
+    assert_eq!(bench.stand(), Ok(Stand::Old), "{}", said.all());
+    let hosts = said.last()["hosts"].as_array().unwrap().clone();
+    assert_eq!((&hosts[0]["status"], &hosts[1]["status"]), (&"rolled-back".into(), &"unreachable".into()));
+
+    // Nobody answers: nothing is known.
+    bench.host.stop_sshd();
+    let said = bench.say("third", &BACK);
+    assert_eq!(said.code, Some(4), "{}", said.all());
+    bench.host.start_sshd();
+    nothing_to_undo(&bench, &bench.say("third", &BACK));
+}
+
+#[test]
+fn a_journal_that_contradicts_the_host_is_noticed() {
+    let bench = Bench::start();
+    cut_off(&bench, "off", RESTARTED);
+    let (run, _) = bench.run("first").unwrap();
+    let journal = bench.host.controller().join(format!("first/runs/{run}/journal.jsonl"));
+    let whole = fs::read_to_string(&journal).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let says = |said: &Said| said.stdout.contains("was changed or cut");
+    fs::write(&journal, format!("{}\n", lines[..8].join("\n"))).unwrap();
+    let said = bench.say("first", &BACK);
+    put_back(&bench, &said);
+    assert!(says(&said), "{}", said.all());
+}
