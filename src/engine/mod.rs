@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::event::Sink;
 use crate::journal::Journal;
 use crate::model::RunId;
-use crate::remote::{Connect, Hold};
+use crate::remote::{Connect, Hold, HostFacts};
 use crate::step::{Services, Values};
 
 pub use manifest::{About, Manifest};
@@ -59,7 +59,22 @@ pub struct Shared {
 impl Shared {
     /// Under what a request works on a held host.
     fn hold(&self, head: &str) -> Hold {
+        // Of another journal than the run's own no head is left: it would contradict the run's.
+        let head = if self.is_the_runs_journal() { head } else { "" };
         Hold { run: self.run.clone(), head: head.to_owned(), guard: self.guard }
+    }
+
+    fn is_the_runs_journal(&self) -> bool {
+        self.run == *self.journal.run()
+    }
+
+    /// Why the journal is not to be believed about a host, if the host keeps the head of another history of the run.
+    fn contradiction(&self, facts: &HostFacts) -> Option<String> {
+        let run = &self.run;
+        let ours = facts.run == run.as_str() && self.is_the_runs_journal();
+        (ours && self.journal.contradicts(&facts.head)).then(|| {
+            format!("this journal of run {run} was changed or cut: the host keeps a head that it does not hold")
+        })
     }
 
     /// How often a held host that is asked nothing else gets a sign of life; `None` without a guard.

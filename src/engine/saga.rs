@@ -175,6 +175,9 @@ impl Saga {
         let Answer::Hello(facts) = conn.call(&Op::Hello, None).await? else {
             return Err(Stop::new(StopKind::Failed, "the host answered another question"));
         };
+        if let Some(why) = shared.contradiction(&facts) {
+            return Err(Stop::new(StopKind::Failed, why));
+        }
         let ours = facts.run == shared.run.as_str();
         let mut next = 0;
         let prepared = match facts.phase.as_str() {

@@ -57,6 +57,8 @@ pub enum NotNow {
     Unreachable(String),
     /// Another run holds it, or changed it after this one.
     Other(String),
+    /// It contradicts the journal.
+    Contradicts(String),
 }
 
 impl Saga {
@@ -192,6 +194,9 @@ impl Settling {
     /// When the host is out of reach, or is not this run's to put back.
     pub async fn attach(&mut self) -> Result<(), NotNow> {
         let facts = self.reconnect().await.map_err(NotNow::Unreachable)?;
+        if let Some(why) = self.shared.contradiction(&facts) {
+            return Err(NotNow::Contradicts(why));
+        }
         if let Some(reason) = self.not_ours(&facts) {
             return Err(NotNow::Other(reason));
         }
@@ -409,6 +414,13 @@ impl Settling {
     fn mend(&self, undone: &[crate::remote::UndoneRecord]) -> Vec<String> {
         let state_dir = self.state_dir.as_deref().unwrap_or("/var/lib/keyswap");
         mend_commands(self.host.connection.become_method, state_dir, self.shared.run.as_str(), &self.undo, undone)
+    }
+
+    /// Leaves the host as it is, since the journal is not to be believed about it.
+    pub async fn leave(mut self, reason: String) -> HostResult {
+        let run = &self.shared.run;
+        self.notes.push(format!("the host knows the way back: keyswap resume {run} --back --from-hosts -i INVENTORY"));
+        self.settled(HostStatus::Owed, Some(reason), Vec::new(), None).await
     }
 
     async fn owed(mut self, reason: String) -> HostResult {

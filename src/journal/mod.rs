@@ -8,7 +8,8 @@
 //! ```
 //! Invariants:
 //! - one writer; [`Journal::append`] returns only after the record lies on the disk;
-//! - every line names the SHA-256 of the line before it, so a changed or missing line is found;
+//! - every line names the SHA-256 of the line before it, so a changed or missing line is found; hosts keep the head that
+//!   each act left there, so a journal that was written anew or cut short is found too ([`Journal::contradicts`]);
 //! - [`HostPhase::next`] is the whole table of legal transitions. [`Journal`] refuses to write a record that it
 //!   forbids, [`RunState::fold`] refuses to read one, and everything that resumes, rolls back or shows history
 //!   decides by that fold alone;

@@ -141,7 +141,7 @@ impl Store {
             file.set_len(log.good_bytes).and_then(|()| file.sync_all()).map_err(JournalError::io("mend", &path))?;
         }
         let journal = self.start(&dir, file, lock, state.clone(), Some(&log))?;
-        Ok((journal, state))
+        Ok((journal.after(&log), state))
     }
 
     /// Reads a run's journal without taking its lock.

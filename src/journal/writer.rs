@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::error::JournalError;
 use super::fold::RunState;
-use super::line::{LineHash, encode};
+use super::line::{LineHash, Log, encode};
 use super::record::{Entry, Record};
 use crate::model::{HostName, RunId};
 
@@ -46,6 +46,8 @@ pub struct Appended {
 pub struct Journal {
     run: RunId,
     way: Arc<Way>,
+    /// The lines that were there when it was opened again.
+    earlier: Option<Arc<[LineHash]>>,
 }
 
 enum Way {
@@ -77,7 +79,7 @@ impl Journal {
             .name("keyswap-journal".to_owned())
             .spawn(move || serve(writer, &receiver))
             .map_err(JournalError::io("start a thread for", "the journal"))?;
-        Ok(Self { run, way: Arc::new(Way::Thread(sender)) })
+        Ok(Self { run, way: Arc::new(Way::Thread(sender)), earlier: None })
     }
 
     /// A journal without thread or file, for simulations: every record is written to the medium at once. The
@@ -93,7 +95,23 @@ impl Journal {
     ) -> Result<Self, JournalError> {
         let mut writer = Writer::new(medium, state, head);
         writer.begin(&run)?;
-        Ok(Self { run, way: Arc::new(Way::Inline(Box::new(Mutex::new(writer)))) })
+        Ok(Self { run, way: Arc::new(Way::Inline(Box::new(Mutex::new(writer)))), earlier: None })
+    }
+
+    /// Goes on from a log that was read and checked.
+    pub(super) fn after(mut self, log: &Log) -> Self {
+        self.earlier = Some(log.hashes.as_slice().into());
+        self
+    }
+
+    /// Whether a head that a host has kept is that of another history than the one that this journal went on from: a
+    /// line was changed and all after it written anew, or lines were cut off. Of a journal that was begun here nobody
+    /// has kept a head yet.
+    #[must_use]
+    pub fn contradicts(&self, head: &str) -> bool {
+        // Nothing is said by a file that was cut short by a loss of power.
+        let whole = head.len() == 64 && head.bytes().all(|byte| byte.is_ascii_hexdigit());
+        whole && self.earlier.as_ref().is_some_and(|earlier| !earlier.iter().any(|hash| hash.as_str() == head))
     }
 
     /// Whose journal it is.

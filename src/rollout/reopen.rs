@@ -165,6 +165,7 @@ pub async fn take_back(
             Err(NotNow::Unreachable(why)) => {
                 outcome.hosts.push(left(shared, &settling, HostStatus::Unreachable, why));
             }
+            Err(NotNow::Contradicts(why)) => outcome.hosts.push(settling.leave(why).await),
             Err(NotNow::Other(why)) => {
                 outcome.failed = true;
                 outcome.hosts.push(left(shared, &settling, HostStatus::Failed, why));

@@ -170,7 +170,23 @@ fn a_journal_that_contradicts_the_host_is_noticed() {
     let lines: Vec<&str> = whole.lines().collect();
     let says = |said: &Said| said.stdout.contains("was changed or cut");
     fs::write(&journal, format!("{}\n", lines[..8].join("\n"))).unwrap();
+    // The journal alone is not believed: nothing is done by it, and the way out is said.
+    let cas = bench.cas();
+    for recovery in [&["resume"][..], &["resume", "--back"], &["rollback"]] {
+        let said = bench.say("first", recovery);
+        said.assert(3, "dirty", "owed");
+        assert!(said.all().contains("was changed or cut") && said.all().contains("--from-hosts"), "{}", said.all());
+        assert_eq!((bench.cas(), bench.host.read(TOKEN_FILE)), (cas.clone(), bench.host.new.clone()));
+    }
     let said = bench.say("first", &BACK);
     put_back(&bench, &said);
     assert!(says(&said), "{}", said.all());
+    let newer = whole.replacen("\"keyswap-journal\":1", "\"keyswap-journal\":2", 1);
+    let altered = whole.replacen("runner-01", "runner-02", 1);
+    for (text, why) in [(newer, "use the newer keyswap"), (altered, "chain is broken at line 3")] {
+        fs::write(&journal, text).unwrap();
+        let said = bench.say("first", &["resume", "--back", run.as_str()]);
+        assert_eq!(said.code, Some(1), "{}", said.all());
+        assert!(said.stderr.contains(why), "{}", said.all());
+    }
 }
