@@ -1,6 +1,7 @@
 //! A run that is disturbed in its midst: a lost link, a killed controller, Ctrl-C.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use keyswap::sandbox::forge::Ending;
 
@@ -117,6 +118,48 @@ fn ctrl_c_settles_what_was_touched() {
     let said = cut.work.end();
     said.assert(130, "interrupted", "rolled-back");
     is_old(&cut.host, &cut.before, &cut.runner, &said);
+}
+
+#[test]
+fn ctrl_c_twice_leaves_at_once_and_the_journal_is_whole() {
+    let cut = Cut::at_gate();
+    cut.work.signal("INT");
+    wait_until("the first one is taken", || cut.work.so_far().contains("again to leave at once"));
+    let second = Instant::now();
+    cut.work.signal("TERM");
+    let said = cut.work.end();
+    assert_eq!(said.code, Some(130), "{}", said.all());
+    assert!(second.elapsed() < Duration::from_secs(5), "the gate is closed, and nobody waits for it");
+    assert!(!said.stdout.contains("run-finished"), "it is not claimed that anything was settled: {}", said.all());
+    let run = run_of(&cut.host);
+    let shown = cut.host.say(&["runs", &run]);
+    assert!(shown.stdout.contains("(cut off)") && shown.stdout.contains("restart [not known]"), "{}", shown.all());
+    let settled = cut.host.say(&["resume", "--back"]);
+    settled.assert(0, "rolled-back", "rolled-back");
+    is_old(&cut.host, &cut.before, &cut.runner, &settled);
+}
+
+#[test]
+fn a_host_whose_sshd_is_down_while_it_is_settled_is_owed_until_it_is_back() {
+    let cut = Cut::at_gate();
+    cut.host.stop_sshd();
+    assert!(cut.host.kill_sshd_children() > 0);
+    let said = cut.work.end();
+    said.assert(3, "dirty", "owed");
+    let host = said.host();
+    let mend = host["mend"].as_array().expect("the steps are printed").clone();
+    assert!(mend.len() > 3 && mend.iter().all(|line| line.as_str().unwrap().starts_with("sudo ")), "{}", said.all());
+    assert!(host["notes"].to_string().contains("when the host is back: keyswap resume"), "{}", said.all());
+    assert!(host["credentials"][0]["now"].is_null(), "nobody looked: {}", said.all());
+
+    cut.host.start_sshd();
+    // It had failed and went back: that is no success of a run, and it is settled.
+    let settled = cut.host.say(&["resume"]);
+    settled.assert(2, "rolled-back", "rolled-back");
+    is_old(&cut.host, &cut.before, &cut.runner, &settled);
+    let again = cut.host.say(&["resume"]);
+    assert_eq!(again.code, Some(0), "{}", again.all());
+    assert!(again.stdout.contains("there is nothing to resume"), "{}", again.all());
 }
 
 #[test]

@@ -471,6 +471,11 @@ impl AtWork {
         assert!(sent.success());
     }
 
+    /// What it has said so far.
+    pub(crate) fn so_far(&self) -> String {
+        fs::read_to_string(self.files.join("out")).unwrap()
+    }
+
     /// Waits for its end, for at most a minute.
     pub(crate) fn end(mut self) -> Said {
         let deadline = Instant::now() + Duration::from_secs(60);
