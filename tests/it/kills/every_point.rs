@@ -1,11 +1,8 @@
 //! The controller is killed at every line of its journal and after every request, forward and rolling back; then
 //! `resume` or `resume --back` settles the run.
 
-use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::bench::{Bench, Controller, Stand};
+use super::sweep::{Row, sweep};
 use crate::support::runner_host::{CONTROL_FILE, Playbook, restart};
 
 /// Cases that differ by their number alone.
@@ -18,8 +15,6 @@ struct Family {
     when: &'static str,
     /// By `resume --back`.
     back: bool,
-    next: AtomicU32,
-    end: AtomicU32,
 }
 
 fn families() -> Vec<Family> {
@@ -27,22 +22,20 @@ fn families() -> Vec<Family> {
     for fails in [false, true] {
         for (what, when) in [("journal", "before"), ("journal", "torn"), ("journal", "after"), ("call", "after")] {
             for back in [false, true] {
-                let (next, end) = (AtomicU32::new(1), AtomicU32::new(u32::MAX));
-                all.push(Family { fails, what, when, back, next, end });
+                all.push(Family { fails, what, when, back });
             }
         }
     }
     all
 }
 
-impl Family {
+impl Row for Family {
     fn name(&self, at: u32) -> String {
         let way = if self.fails { "rolling back" } else { "forward" };
         let recovery = if self.back { "resume --back" } else { "resume" };
         format!("{way}, killed at {}:{at}:{}, then {recovery}", self.what, self.when)
     }
 
-    /// One case; `None` when a run has no such point.
     fn case(&self, bench: &Bench, at: u32) -> Option<Result<Stand, String>> {
         let guard = if at.is_multiple_of(2) { "guard = \"60s\"" } else { "guard = \"off\"" };
         let mut playbook =
@@ -80,47 +73,6 @@ impl Family {
 
 #[test]
 fn killed_anywhere_a_run_ends_wholly_old_or_wholly_new() {
-    let families = families();
-    let (cases, violations) = (AtomicU32::new(0), Mutex::new(Vec::new()));
-    let (old, new) = (AtomicU32::new(0), AtomicU32::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let bench = Bench::start();
-                for family in &families {
-                    loop {
-                        let at = family.next.fetch_add(1, Ordering::SeqCst);
-                        if at >= family.end.load(Ordering::SeqCst) {
-                            break;
-                        }
-                        let Some(result) = family.case(&bench, at) else {
-                            family.end.fetch_min(at, Ordering::SeqCst);
-                            break;
-                        };
-                        cases.fetch_add(1, Ordering::SeqCst);
-                        match result {
-                            Ok(Stand::Old) => old.fetch_add(1, Ordering::SeqCst),
-                            Ok(Stand::New) => new.fetch_add(1, Ordering::SeqCst),
-                            Err(why) => {
-                                violations.lock().unwrap().push(format!("{}: {why}", family.name(at)));
-                                0
-                            }
-                        };
-                    }
-                }
-            });
-        }
-    });
-    let violations = violations.into_inner().unwrap();
-    // Past the harness, which keeps what a passing test says to itself.
-    let _ = writeln!(
-        std::io::stderr(),
-        "real kills: {} cases, {} violations ({} ended old, {} new)",
-        cases.load(Ordering::SeqCst),
-        violations.len(),
-        old.load(Ordering::SeqCst),
-        new.load(Ordering::SeqCst),
-    );
-    assert!(violations.is_empty(), "{}", violations.join("\n\n"));
-    assert!(cases.into_inner() > 150 && old.into_inner() > 50 && new.into_inner() > 30, "the points are all there");
+    let count = sweep("real kills", &families());
+    assert!(count.cases > 150 && count.old > 50 && count.new > 30, "the points are all there");
 }

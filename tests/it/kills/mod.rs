@@ -4,7 +4,10 @@
 
 mod bench;
 mod every_point;
+mod fleet;
 mod from_hosts;
 mod guard;
+mod recovery;
+mod sweep;
 mod two;
 mod unlock;
