@@ -203,6 +203,8 @@ pub(super) struct ResumeArgs {
 pub(super) struct RunsArgs {
     /// The run: its id or a unique prefix
     pub(super) run: Option<String>,
+    #[command(flatten)]
+    pub(super) from: FromHosts,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -90,6 +90,9 @@ impl CliError {
             Self::Secret(error) if error.fault.is_usage() => {
                 Some("run it on a terminal, or take the secret from a file, a variable or a command")
             }
+            Self::Journal(JournalError::NoRuns(_) | JournalError::NoSuchRun(_)) => {
+                Some("a run that another machine began is known to its hosts: --from-hosts -i INVENTORY asks them")
+            }
             _ => None,
         }
     }

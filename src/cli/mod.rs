@@ -59,7 +59,7 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Run(args) => run::run(session, &args).await,
             Command::Rollback(args) => rollback::rollback(session, &args).await,
             Command::Resume(args) => resume::resume(session, &args).await,
-            Command::Runs(args) => runs::runs(session, &args),
+            Command::Runs(args) => runs::runs(session, &args).await,
             Command::Lint(args) => inventory::lint(session, &args),
             Command::Hosts(args) => hosts::hosts(session, &args).await,
             Command::Ping(args) => hosts::ping(session, &args).await,

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::args::{Output, ResumeArgs};
 use super::from_hosts::{NOT_FORWARD, back_from_hosts};
-use super::rollback::{BY_OPERATOR, back, shared_for};
+use super::rollback::{BY_OPERATOR, Wish, back, shared_for};
 use super::services::Servers;
 use super::session::Session;
 use crate::event::EventKind;
@@ -21,18 +21,18 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
         return back_from_hosts(session, &args.back_args, ReopenCommand::ResumeBack).await;
     }
     if args.back {
-        return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, "undo").await;
+        return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, Wish::Back).await;
     }
     let store = session.store()?;
     let run = store.find(args.back_args.run.as_deref())?;
     let plan: RunPlan = store.plan(&run)?;
     let state = store.state(&run)?;
-    if !state.needs_settling() {
+    if !state.needs_settling() && plan.of.is_none() {
         session.nothing_to_do(&run, &state, &format!("run {run} is settled: there is nothing to resume"));
         return Ok(0);
     }
     if plan.of.is_some() {
-        return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, "resume").await;
+        return back(session, &args.back_args, ReopenCommand::ResumeBack, BY_OPERATOR, Wish::Back).await;
     }
     let values = match secrets_again(session, &plan, &state).await {
         Ok(values) => values,
@@ -40,7 +40,7 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
             if session.global.output != Output::Jsonl && state.unsettled().next().is_some() {
                 session.out().line(&format!("run {run} goes back: {why}"));
             }
-            return back(session, &args.back_args, ReopenCommand::ResumeBack, &why, "resume").await;
+            return back(session, &args.back_args, ReopenCommand::ResumeBack, &why, Wish::Forward).await;
         }
     };
     forward(session, args, &plan, values).await

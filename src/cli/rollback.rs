@@ -11,9 +11,12 @@ use super::session::Session;
 use super::{CliError, signals};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
-use crate::journal::{HostState, Journal, Record, ReopenCommand};
-use crate::plan::RunPlan;
-use crate::rollout::{about, end_as_left, finish_back, goes_back, take_back};
+use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand};
+use crate::model::{HostResult, HostStatus, RunId};
+use crate::plan::{PlannedHost, RunPlan};
+use crate::rollout::{
+    Outcome, about, end_as_left, exit_code, finish_back, goes_back, held_unseen, run_status, take_back,
+};
 use crate::step::Values;
 
 /// Why hosts go back that nothing else sends back.
@@ -23,17 +26,25 @@ pub(super) async fn rollback(session: &Session, args: &BackArgs) -> Result<u8, C
     if args.from.from_hosts {
         return back_from_hosts(session, args, ReopenCommand::Rollback).await;
     }
-    back(session, args, ReopenCommand::Rollback, BY_OPERATOR, "undo").await
+    back(session, args, ReopenCommand::Rollback, BY_OPERATOR, Wish::Back).await
 }
 
-/// Takes back what `command` takes back: everything (`rollback`), or what is not settled (`resume --back`). Where no host
-/// was touched there is nothing to do, and `asked` is the word for what the operator wanted.
+/// What the operator asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To go back.
+    Back,
+    /// To go on; it goes back since there is no way forward, and that is no success.
+    Forward,
+}
+
+/// Takes back what `command` takes back: everything (`rollback`), or what is not settled (`resume --back`).
 pub(super) async fn back(
     session: &Session,
     args: &BackArgs,
     command: ReopenCommand,
     reason: &str,
-    asked: &str,
+    wish: Wish,
 ) -> Result<u8, CliError> {
     let store = session.store()?;
     let run = store.find(args.run.as_deref())?;
@@ -41,8 +52,23 @@ pub(super) async fn back(
     let operator = session.operator();
     let verb = if command == ReopenCommand::Rollback { "rollback" } else { "resume --back" };
     let (journal, state) = store.reopen(&run, verb, &operator)?;
+    let told = |planned: &PlannedHost| {
+        state.hosts.get(&planned.host.name).is_some_and(|host| host.phase != HostPhase::Untouched)
+    };
+    // What the hosts recorded is written down before any of them is touched.
+    if plan.of.is_some() && !plan.hosts.iter().all(told) {
+        let why = format!(
+            "run {run} was cut off before it wrote down what the hosts recorded: ask them again, with --from-hosts"
+        );
+        return Err(CliError::usage(why));
+    }
     let wanted = |host: &HostState| goes_back(command, host);
     if !plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted)) {
+        let unseen = held_unseen(&session.connect(&plan.inventory), &plan, &state, usize::from(args.forks)).await;
+        if !unseen.is_empty() {
+            return Ok(cut_short(session, &run, unseen));
+        }
+        let asked = if wish == Wish::Back { "undo" } else { "resume" };
         session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to {asked}"));
         end_as_left(&journal, &state, command, operator).await?;
         return Ok(0);
@@ -65,10 +91,24 @@ pub(super) async fn back(
             batches: 1,
         },
     );
-    let outcome = take_back(&shared, &plan, &state, command, reason, usize::from(args.forks)).await;
+    let mut outcome = take_back(&shared, &plan, &state, command, reason, usize::from(args.forks)).await;
+    outcome.failed |= wish == Wish::Forward && outcome.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
     let code = finish_back(&shared, &outcome).await;
     report.finish(&events);
     Ok(code)
+}
+
+/// Says of hosts that the journal is not to be believed about them. Nothing is done, and nothing is journaled.
+fn cut_short(session: &Session, run: &RunId, hosts: Vec<HostResult>) -> u8 {
+    let (events, report) = session.report(run);
+    let outcome = Outcome { hosts, ..Outcome::default() };
+    for result in &outcome.hosts {
+        events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
+    }
+    let (status, exit_code) = (run_status(&outcome), exit_code(&outcome));
+    events.emit(None, None, EventKind::RunFinished { status, exit_code, hosts: outcome.hosts });
+    report.finish(&events);
+    exit_code
 }
 
 /// What going on with a run shares.

@@ -1,11 +1,19 @@
-//! `keyswap runs`: history, from the journals alone.
+//! `keyswap runs`: history, from the journals alone or from the hosts alone.
 
-use super::CliError;
 use super::args::RunsArgs;
+use super::inventory::{joined, select};
 use super::session::Session;
+use super::{CliError, error};
 use crate::journal::{RunPhase, RunState};
+use crate::rollout::{ask, history};
 
-pub(super) fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
+/// How many hosts are asked at the same time.
+const FORKS: u16 = 25;
+
+pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
+    if args.from.from_hosts {
+        return from_hosts(session, args).await;
+    }
     let store = session.store()?;
     let mut out = session.out();
     let Some(prefix) = &args.run else {
@@ -59,6 +67,31 @@ pub(super) fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
         }
     }
     Ok(0)
+}
+
+/// The runs that hosts know, with each host's own word.
+async fn from_hosts(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
+    let hosts = select(session, &args.from.as_select(), Some(&args.from.as_reach(FORKS)))?;
+    let connect = session.connect(&joined(&args.from.inventory));
+    let asked = ask(&connect, hosts, usize::from(FORKS)).await;
+    let mut out = session.out();
+    let prefix = args.run.as_deref().unwrap_or_default();
+    let history = history(&asked);
+    if history.is_empty() {
+        out.line("no host that was reached knows a run");
+    }
+    for (run, hosts) in history.iter().filter(|(run, _)| run.as_str().starts_with(prefix)) {
+        out.line(&format!("run {run}"));
+        for (host, word) in hosts {
+            out.line(&format!("  {host}: {word}"));
+        }
+    }
+    let mut code = 0;
+    for (host, why) in asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?))) {
+        code = error::UNREACHABLE;
+        out.line(&format!("{host}: {why}"));
+    }
+    Ok(code)
 }
 
 fn phase(state: &RunState) -> &'static str {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::Outcome;
 use crate::engine::{About, Manifest};
-use crate::journal::ReopenCommand;
+use crate::journal::{HostPhase, ReopenCommand, RunPhase, RunState};
 use crate::model::{Host, HostName, HostResult, HostStatus, Once, Rollout, RunId, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
 use crate::remote::{self, Answer, CallError, Connect, HostFacts, Op, RecordedRun};
@@ -123,11 +123,61 @@ impl Keeps {
         matches!(self.facts.phase.as_str(), "armed" | "undo" | "dirty")
     }
 
+    /// How it stands in a run, if it knows that.
+    fn word(&self, run: &RunId) -> Option<String> {
+        if self.facts.run == run.as_str() {
+            let by = if self.facts.by.is_empty() { "unknown" } else { &self.facts.by };
+            let busy = if self.facts.busy { ", at work" } else { "" };
+            return Some(format!("{}{busy} (by {by})", self.facts.phase));
+        }
+        let ended = self.record(run)?.ended.as_str();
+        Some(if ["new", "old", "dirty"].contains(&ended) { ended } else { "not known" }.to_owned())
+    }
+
     /// The runs that it knows, by their directories and by the name of its state.
     fn known(&self) -> impl Iterator<Item = RunId> {
         let held = self.facts.run.parse().ok();
         self.runs.iter().map(|record| record.run.clone()).chain(held)
     }
+}
+
+/// What each host says of each run that any of them knows, newest run first.
+#[must_use]
+pub fn history(asked: &[Asked]) -> Vec<(RunId, Vec<(HostName, String)>)> {
+    let keeps = || asked.iter().filter_map(|asked| Some((&asked.host.name, asked.answer.as_ref().ok()?)));
+    let known: BTreeSet<RunId> = keeps().flat_map(|(_, keeps)| keeps.known()).collect();
+    let told = |run: &RunId| {
+        let hosts = keeps().filter_map(|(name, keeps)| Some((name.clone(), keeps.word(run)?)));
+        hosts.collect()
+    };
+    known.iter().rev().map(|run| (run.clone(), told(run))).collect()
+}
+
+/// Hosts that a run holds although its journal says that they were never touched: its last lines are gone. Hosts that
+/// cannot be reached have nothing to say here.
+pub async fn held_unseen(
+    connect: &Arc<dyn Connect>,
+    plan: &RunPlan,
+    state: &RunState,
+    forks: usize,
+) -> Vec<HostResult> {
+    if matches!(state.phase, RunPhase::Finished(_)) {
+        return Vec::new();
+    }
+    let untouched = |name: &HostName| state.hosts.get(name).is_none_or(|host| host.phase == HostPhase::Untouched);
+    let hosts = plan.hosts.iter().map(|planned| planned.host.clone()).filter(|host| untouched(&host.name));
+    let asked = ask(connect, hosts.collect(), forks).await;
+    let (run, own) = (plan.on_hosts(), &plan.run);
+    let holds = |keeps: &Keeps| keeps.facts.run == run.as_str() && (keeps.unsettled() || keeps.facts.phase == "new");
+    let unseen = asked.into_iter().filter(|asked| asked.answer.as_ref().is_ok_and(holds)).map(|asked| {
+        let why =
+            format!("the journal of run {own} was changed or cut: it knows nothing of this host, which the run holds");
+        let mut result = result(&asked.host.name, HostStatus::Owed, why);
+        let note = format!("the host knows the way back: keyswap resume {run} --back --from-hosts -i INVENTORY");
+        result.notes.push(note);
+        result
+    });
+    unseen.collect()
 }
 
 /// Why there is no run to take back.

@@ -103,6 +103,16 @@ fn a_killed_controllers_run_goes_on_to_the_new_token() {
 }
 
 #[test]
+fn a_run_whose_secret_is_another_one_now_goes_back_and_that_is_no_success() {
+    let (host, before, runner) = Cut::at_gate().kill();
+    fs::write(host.controller().join("token"), "test-token-another").unwrap();
+    let said = host.say(&["resume"]);
+    said.assert(2, "rolled-back", "rolled-back");
+    assert!(said.host()["reason"].to_string().contains("is another one now"), "{}", said.all());
+    is_old(&host, &before, &runner, &said);
+}
+
+#[test]
 fn a_killed_controllers_run_is_taken_back_by_rollback_too() {
     let (host, before, runner) = Cut::at_gate().kill();
     let said = host.say(&["rollback"]);

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::bench::{Bench, Controller, Stand};
+use super::sweep::{Row, sweep};
 use crate::support::real_host::free_port;
 use crate::support::runner_host::{CONTROL_FILE, NAME, Playbook, Said, TOKEN_FILE, restart, short};
 use crate::support::wait_until;
@@ -103,6 +104,87 @@ fn a_run_that_succeeded_is_rolled_back_by_what_its_host_recorded() {
 }
 
 #[test]
+fn a_host_without_a_manifest_goes_back_by_its_own_list() {
+    let bench = Bench::start();
+    cut_off(&bench, "60s", RESTARTED);
+    let (run, _) = bench.run("first").unwrap();
+    bench.host.sh(&format!("rm /var/lib/keyswap/runs/{run}/manifest"));
+    let said = bench.say("second", &BACK);
+    put_back(&bench, &said);
+    assert!(said.stdout.contains("it keeps no manifest"), "{}", said.all());
+}
+
+#[test]
+fn the_runs_that_a_host_knows_are_told() {
+    let bench = Bench::start();
+    let runs = |args: &[&str]| bench.say("second", &[&["runs", "--from-hosts", "-i", "inventory.toml"], args].concat());
+    let none = runs(&[]);
+    assert!(none.code == Some(0) && none.stdout.contains("knows a run"), "{}", none.all());
+    cut_off(&bench, "off", PLACED);
+    let (run, _) = bench.run("first").unwrap();
+    let said = runs(&[&run.as_str()[..18]]);
+    let wanted = format!("run {run}\n  {NAME}: armed (by operator@");
+    assert!(said.code == Some(0) && said.stdout.starts_with(&wanted), "{}", said.all());
+    assert_eq!(runs(&["19"]).stdout, "");
+    bench.host.stop_sshd();
+    assert_eq!(runs(&[]).code, Some(4));
+    bench.host.start_sshd();
+    let unknown = bench.say("second", &["resume"]);
+    assert!(unknown.code == Some(5) && unknown.stderr.contains("--from-hosts"), "{}", unknown.all());
+}
+
+/// A second operator's way back that is killed.
+struct Killed {
+    rollback: bool,
+    what: &'static str,
+    when: &'static str,
+}
+
+impl Row for Killed {
+    fn name(&self, at: u32) -> String {
+        let command = if self.rollback { "rollback" } else { "resume --back" };
+        format!("{command} --from-hosts killed at {}:{at}:{}", self.what, self.when)
+    }
+
+    fn case(&self, bench: &Bench, at: u32) -> Option<Result<Stand, String>> {
+        let state = |who: &str| format!("{who}-{}-{}-{at}-{}", self.rollback, self.what, self.when);
+        let shells_gone =
+            || wait_until("its shell is gone", || !bench.host.exec("pgrep -f '^sh -c read -r NONCE'").status.success());
+        let guard = if at.is_multiple_of(2) { "off" } else { "60s" };
+        if self.rollback {
+            start(bench, &state("first"), guard, None).end().assert(0, "succeeded", "changed");
+        } else {
+            start(bench, &state("first"), guard, Some(RESTARTED)).kill();
+            shells_gone();
+        }
+        let args: &[&str] = if self.rollback { &ROLLBACK } else { &BACK };
+        let point = format!("{}:{at}:{}", self.what, self.when);
+        let mut second = Controller::start(bench.host.keyswap(&state("second")), args, Some(&point));
+        let stopped = second.stops();
+        let cut = if stopped { second.kill() } else { second.end() };
+        shells_gone();
+        // By the second one's own journal, where it had got that far; else a third one asks the hosts again.
+        let own = bench.say(&state("second"), if self.rollback { &["rollback"] } else { &["resume"] });
+        let said = if own.code == Some(5) { bench.say(&state("third"), args) } else { own };
+        let settled = match (bench.stand(), bench.phase().0.as_str(), said.code) {
+            (Ok(Stand::Old), "old", Some(0)) => Ok(Stand::Old),
+            other => Err(format!("{other:?}\n--- {}\n--- {}", cut.all(), said.all())),
+        };
+        bench.reset();
+        if stopped || settled.is_err() { Some(settled) } else { None }
+    }
+}
+
+#[test]
+fn a_second_operator_who_is_killed_anywhere_is_followed_by_a_third() {
+    let points = [("journal", "before"), ("call", "after")];
+    let rows =
+        [false, true].into_iter().flat_map(|rollback| points.map(|(what, when)| Killed { rollback, what, when }));
+    let count = sweep("real kills of a second operator", &rows.collect::<Vec<_>>());
+    assert!(count.cases > 25 && count.old == count.cases, "the points are all there");
+}
+
+#[test]
 fn a_run_that_is_at_work_is_left_alone() {
     let bench = Bench::start();
     let first = start(&bench, "first", "60s", Some(PLACED));
@@ -119,20 +201,6 @@ fn a_run_that_is_at_work_is_left_alone() {
     first.signal("CONT");
     first.end().assert(0, "succeeded", "changed");
     assert_eq!(bench.stand(), Ok(Stand::New));
-}
-
-#[test]
-fn a_second_operator_who_is_killed_goes_on_by_the_own_journal() {
-    let bench = Bench::start();
-    cut_off(&bench, "off", RESTARTED);
-    // In the midst: the host says that it is put back, and nobody writes it down.
-    let mut second = Controller::start(bench.host.keyswap("second"), &BACK, Some("call:6:before"));
-    assert!(second.stops());
-    second.kill();
-    wait_until("its shell is gone", || !bench.host.exec("pgrep -f '^sh -c read -r NONCE'").status.success());
-    let said = bench.say("second", &["resume"]);
-    put_back(&bench, &said);
-    assert!(!bench.run("second").unwrap().1.needs_settling());
 }
 
 #[test]
@@ -170,6 +238,14 @@ fn a_journal_that_contradicts_the_host_is_noticed() {
     let lines: Vec<&str> = whole.lines().collect();
     let says = |said: &Said| said.stdout.contains("was changed or cut");
     fs::write(&journal, format!("{}\n", lines[..8].join("\n"))).unwrap();
+    // Cut so far that nothing is left of the host, it is not passed over either.
+    let all_of_it = fs::read(&journal).unwrap();
+    fs::write(&journal, format!("{}\n", lines[..3].join("\n"))).unwrap();
+    let said = bench.say("first", &["resume", "--back"]);
+    said.assert(3, "dirty", "owed");
+    assert!(said.all().contains("--from-hosts"), "{}", said.all());
+    assert_eq!(fs::read_to_string(&journal).unwrap().lines().count(), 3, "nothing is written into it");
+    fs::write(&journal, all_of_it).unwrap();
     // The journal alone is not believed: nothing is done by it, and the way out is said.
     let cas = bench.cas();
     for recovery in [&["resume"][..], &["resume", "--back"], &["rollback"]] {
