@@ -7,6 +7,7 @@ mod every_point;
 mod fleet;
 mod from_hosts;
 mod guard;
+mod links;
 mod recovery;
 mod sweep;
 mod two;
