@@ -33,14 +33,18 @@ pub(super) async fn back_from_hosts(
     let asked = ask(&connect, hosts, forks).await;
     let run = match which(&asked, command, args.run.as_deref()) {
         Ok(run) => run,
-        Err(NoRun::NoAnswer) => {
+        Err(why) => {
             let mut out = session.out();
-            asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?))).for_each(|(host, why)| {
-                out.line(&format!("{host}: {why}"));
-            });
-            return Ok(error::UNREACHABLE);
+            let silent = asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?)));
+            let silent = silent.map(|(host, why)| out.line(&format!("{host}: {why}"))).count();
+            // They may know it.
+            let unknown = matches!(why, NoRun::NoAnswer | NoRun::Unknown(_)) && silent > 0;
+            if unknown {
+                out.line(&why.to_string());
+                return Ok(error::UNREACHABLE);
+            }
+            return Err(CliError::usage(why.to_string()));
         }
-        Err(why) => return Err(CliError::usage(why.to_string())),
     };
     let store = session.store()?;
     let own = RunId::new(jiff::Timestamp::now());

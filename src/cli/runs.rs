@@ -39,6 +39,10 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
     for (name, fingerprint) in &state.secrets {
         out.line(&format!("secret {name}: {fingerprint}"));
     }
+    for note in &state.notes {
+        let host = note.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
+        out.line(&format!("{} {host}{}", note.ts, note.text));
+    }
     for (ts, command, by) in &state.reopened {
         out.line(&format!("{ts} {command:?} by {}@{}", by.user, by.host));
     }

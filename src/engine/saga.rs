@@ -182,7 +182,8 @@ impl Saga {
         let mut next = 0;
         let prepared = match facts.phase.as_str() {
             "armed" if ours => {
-                conn.call(&Op::Takeover { hold: shared.hold(""), only_held: true }, None).await?;
+                let (hold, owner) = (shared.hold(""), shared.owner.clone());
+                conn.call(&Op::Takeover { hold, owner, only_held: true }, None).await?;
                 true
             }
             // It was let go, and only the word of it was lost.

@@ -280,7 +280,8 @@ impl Settling {
     }
 
     async fn take_over(&mut self, only_held: bool) -> Result<(), CallError> {
-        self.call(&Op::Takeover { hold: self.shared.hold(""), only_held }).await?;
+        let (hold, owner) = (self.shared.hold(""), self.shared.owner.clone());
+        self.call(&Op::Takeover { hold, owner, only_held }).await?;
         self.holds = true;
         Ok(())
     }

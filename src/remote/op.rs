@@ -33,6 +33,8 @@ pub enum Op {
     Takeover {
         /// For which run.
         hold: Hold,
+        /// Who does so and from where, for another operator's eyes.
+        owner: String,
         /// A host that was settled meanwhile (by its guard, by another session) is refused, not taken up again.
         only_held: bool,
     },

@@ -107,9 +107,9 @@ fn request(op: &Op) -> Request {
             data = format!("{undo}{manifest}\nend\n").into_bytes();
             call("ks_prepare", [hold.run.as_str(), &lease(hold, GRACE), owner, &undo.len().to_string()])
         }
-        Op::Takeover { hold, only_held } => {
+        Op::Takeover { hold, owner, only_held } => {
             let want = if *only_held { "held" } else { "any" };
-            call("ks_takeover", [hold.run.as_str(), &lease(hold, GRACE), want])
+            call("ks_takeover", [hold.run.as_str(), &lease(hold, GRACE), want, owner])
         }
         Op::Renew { hold } => own(hold, Duration::ZERO),
         Op::Act { hold, step, act } => {

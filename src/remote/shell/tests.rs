@@ -292,7 +292,9 @@ async fn a_rotation_and_its_way_back_in_every_shell() {
         );
         for already in [false, true] {
             if already {
-                one.call(&Op::Takeover { hold: hold(&rotation.run), only_held: false }, None).await.unwrap();
+                one.call(&Op::Takeover { hold: hold(&rotation.run), owner: "tester".into(), only_held: false }, None)
+                    .await
+                    .unwrap();
             }
             let pid = runner.pid();
             let undone = rotation.undo(&mut one).await;
@@ -322,7 +324,9 @@ async fn commit_leaves_nothing_but_the_new_files_and_can_still_be_taken_back() {
         assert_eq!(runner.picture().len(), before.len(), "no temporary file is left");
         let error = rotation.act(&mut one, 0).await.unwrap_err();
         assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Fenced), "{error:?}");
-        one.call(&Op::Takeover { hold: hold(&rotation.run), only_held: false }, None).await.unwrap();
+        one.call(&Op::Takeover { hold: hold(&rotation.run), owner: "tester".into(), only_held: false }, None)
+            .await
+            .unwrap();
         assert!(rotation.undo(&mut one).await.clean);
         assert_eq!(runner.picture(), before);
         Box::new(one).close().await;
@@ -345,7 +349,9 @@ async fn a_second_session_takes_over_and_fences_the_first() {
     let mut two = host(SHELLS[1], &runner.state()).await;
     let error = two.call(&other, None).await.unwrap_err();
     assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Held), "{error:?}");
-    two.call(&Op::Takeover { hold: hold(&rotation.run), only_held: false }, None).await.unwrap();
+    two.call(&Op::Takeover { hold: hold(&rotation.run), owner: "tester".into(), only_held: false }, None)
+        .await
+        .unwrap();
     let error = rotation.act(&mut one, 0).await.unwrap_err();
     assert!(matches!(error, CallError::Lost(_)), "the first session is gone: {error:?}");
     assert!(rotation.undo(&mut two).await.clean);
@@ -423,7 +429,7 @@ async fn a_silent_controller_is_fenced_and_the_host_puts_itself_back() {
         let mut two = host(shell, &runner.state()).await;
         let facts = two.hello().await.unwrap();
         assert!(facts.by_guard && facts.phase == "old" && facts.run == rotation.run.as_str(), "{facts:?}");
-        let forward = Op::Takeover { hold: guarded(&rotation.run), only_held: true };
+        let forward = Op::Takeover { hold: guarded(&rotation.run), owner: "tester".into(), only_held: true };
         let error = two.call(&forward, None).await.unwrap_err();
         assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Fenced), "{error:?}");
         Box::new(two).close().await;

@@ -104,6 +104,61 @@ fn a_run_that_succeeded_is_rolled_back_by_what_its_host_recorded() {
 }
 
 #[test]
+fn of_two_who_settle_the_second_is_told_of_the_first() {
+    let bench = Bench::start();
+    cut_off(&bench, "off", RESTARTED);
+    // It holds the host, and has put nothing back.
+    let mut second = Controller::start(bench.host.keyswap("second"), &BACK, Some("call:5:after"));
+    assert!(second.stops());
+    let cas = bench.cas();
+    let third = bench.say("third", &BACK);
+    third.assert(8, "failed", "skipped");
+    let reason = third.host()["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains(&format!("pid {})", second.id())), "{reason}");
+    assert_eq!(bench.cas(), cas);
+    second.signal("CONT");
+    put_back(&bench, &second.end());
+}
+
+#[test]
+fn a_controller_that_sleeps_is_taken_the_lock_from_and_changes_nothing_when_it_wakes_up() {
+    let bench = Bench::start();
+    let first = start(&bench, "first", "off", Some(RESTARTED));
+    let (run, _) = bench.run("first").unwrap();
+    assert_eq!(bench.say("second", &BACK).code, Some(8));
+    let unlock = ["unlock", NAME, "-i", "inventory.toml", "--reason", "it sleeps", "--run", run.as_str()];
+    let unlocked = bench.say("second", &unlock);
+    assert_eq!(unlocked.code, Some(0), "{}", unlocked.all());
+    let said = bench.say("second", &BACK);
+    put_back(&bench, &said);
+    let (runner, cas) = (bench.host.runner(), bench.cas());
+    first.signal("CONT");
+    let woken = first.end();
+    assert_eq!(woken.code, Some(2), "{}", woken.all());
+    assert_eq!((bench.stand(), bench.host.runner(), bench.cas()), (Ok(Stand::Old), runner, cas), "{}", woken.all());
+}
+
+#[test]
+fn what_cannot_be_put_back_is_mended_by_what_the_host_recorded() {
+    let bench = Bench::start();
+    cut_off(&bench, "off", PLACED);
+    bench.host.sh(&format!("echo somebody-else >{TOKEN_FILE}"));
+    let said = bench.say("second", &BACK);
+    said.assert(3, "dirty", "dirty");
+    let mend = said.host()["mend"].as_array().unwrap().clone();
+    for line in &mend {
+        bench.host.sh(line.as_str().unwrap());
+    }
+    let (own, _) = bench.run("second").unwrap();
+    let settle = format!("keyswap resume {own} --back");
+    assert!(!mend.is_empty() && said.host()["notes"].to_string().contains(&settle), "{}", said.all());
+    let settled = bench.say("second", &["resume", own.as_str(), "--back"]);
+    put_back(&bench, &settled);
+    let shown = bench.say("second", &["runs", own.as_str()]);
+    assert!(shown.stdout.contains("takes back run"), "{}", shown.all());
+}
+
+#[test]
 fn a_host_without_a_manifest_goes_back_by_its_own_list() {
     let bench = Bench::start();
     cut_off(&bench, "60s", RESTARTED);

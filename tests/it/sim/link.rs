@@ -175,7 +175,7 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             Ok(Answer::Facts(probes.iter().map(|probe| look(ctx, probe)).collect()))
         }
         Op::Prepare { hold, undo, .. } => ctx.prepare(hold, undo).await.map(|()| Answer::Done),
-        Op::Takeover { hold, only_held } => {
+        Op::Takeover { hold, only_held, .. } => {
             let cas = ctx.cas_look()?;
             if *only_held && (cas.phase.as_str(), cas.run.as_str()) != ("armed", hold.run.as_str()) {
                 return die(FailClass::Fenced, format!("this host was settled meanwhile (now: {})", cas.phase));

@@ -148,7 +148,7 @@ ks_owner_start() {
   echo "${start%-*}"
 }
 
-# ks_takeover RUN LEASE WANT: a new session of the run's controller holds the host from here on. WANT `held`: only if nobody
+# ks_takeover RUN LEASE WANT OWNER: a new session of the run's controller holds the host from here on. WANT `held`: only if nobody
 # has settled it meanwhile; `any`: a settled host is taken up again, to be put back.
 ks_takeover() {
   ks_cas_look || {
@@ -161,6 +161,8 @@ ks_takeover() {
   ks_run_dir "$1"
   # The run never got as far as to hold this host, and cannot any more: there is nothing to undo.
   [ "$RUN" = "$1" ] || [ -e "$KS_RUN_DIR/armed" ] || { mkdir -p "$KS_RUN_DIR" && echo 1 >"$KS_RUN_DIR/void"; } || ks_die write "cannot write in $KS_RUN_DIR"
+  # Who is told to others; a full disk is no reason not to go back.
+  [ ! -d "$KS_RUN_DIR" ] || printf '%s\n' "$4" >"$KS_RUN_DIR/owner" 2>/dev/null || :
   [ "$2" = 0 ] || [ -e "$KS_RUN_DIR/void" ] || ks_guard_start
 }
 
