@@ -104,6 +104,26 @@ fn a_run_that_succeeded_is_rolled_back_by_what_its_host_recorded() {
 }
 
 #[test]
+fn an_earlier_run_is_known_after_a_later_one_that_was_taken_back() {
+    let bench = Bench::start();
+    start(&bench, "first", "off", None).end().assert(0, "succeeded", "changed");
+    let (run, _) = bench.run("first").unwrap();
+    fs::write(bench.host.controller().join("token"), "test-token-later").unwrap();
+    bench.host.pin_runner(0);
+    start(&bench, "later", "60s", None).end().assert(2, "rolled-back", "rolled-back");
+    bench.host.sh("rm /run/forgejo-runner/pinned");
+    assert_eq!(bench.stand(), Ok(Stand::New));
+    let told = bench.say("second", &["runs", "--from-hosts", "-i", "inventory.toml", run.as_str()]);
+    assert_eq!(told.stdout, format!("run {run}\n  {NAME}: new\n"));
+    // The newest one has nothing to undo, and nobody guesses that another was meant.
+    let newest = bench.say("second", &ROLLBACK);
+    assert!(newest.stdout.contains("there is nothing to undo"), "{}", newest.all());
+    let stays = bench.say("second", &[&BACK[..], &[run.as_str()]].concat());
+    assert_eq!((stays.code, bench.stand()), (Some(0), Ok(Stand::New)), "{}", stays.all());
+    put_back(&bench, &bench.say("second", &[&ROLLBACK[..], &[run.as_str()]].concat()));
+}
+
+#[test]
 fn of_two_who_settle_the_second_is_told_of_the_first() {
     let bench = Bench::start();
     cut_off(&bench, "off", RESTARTED);
