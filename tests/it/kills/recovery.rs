@@ -1,5 +1,6 @@
-//! What settles a run is killed itself: `resume`, `resume --back` and `rollback`, before, within and after every line that
-//! each of them writes into the journal, and after every request to the host. Then a second recovery settles the run.
+//! What settles a run is killed itself: `resume`, `resume --back` and `rollback`, before and after every line that each of
+//! them writes into the journal, and after every request to the host. Then a second recovery settles the run. What half a
+//! line does to a journal is shown in `every_point.rs`.
 //!
 //! A kill before a line comes after the act that the line tells of: between act and record. What is cut off first, whether
 //! it has a guard, and what comes second alternate with the point's number.
@@ -20,7 +21,7 @@ struct Killed {
     first: &'static [&'static str],
     /// `journal`, `call`.
     what: &'static str,
-    /// `before`, `torn`, `after`.
+    /// `before`, `after`.
     when: &'static str,
 }
 
@@ -73,9 +74,9 @@ impl Row for Killed {
 fn a_recovery_that_is_killed_anywhere_is_settled_by_the_next_one() {
     let firsts: [&[&str]; 3] = [&["resume"], &["resume", "--back"], &["rollback"]];
     let rows = firsts.iter().flat_map(|first| {
-        let points = [("journal", "before"), ("journal", "torn"), ("journal", "after"), ("call", "after")];
+        let points = [("journal", "before"), ("journal", "after"), ("call", "after")];
         points.map(|(what, when)| Killed { first, what, when })
     });
     let count = sweep("real kills of recovery", &rows.collect::<Vec<_>>());
-    assert!(count.cases > 80 && count.old > 40 && count.new > 10, "the points are all there");
+    assert!(count.cases > 60 && count.old > 40 && count.new > 5, "the points are all there");
 }
