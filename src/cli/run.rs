@@ -16,7 +16,7 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
 use crate::model::{Action, Drain, HostName, HostResult, HostStatus, RunId, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
-use crate::rollout::{self, Outcome, Preflight, Rolling, Spared, batch_sizes, exit_code, run_status};
+use crate::rollout::{self, Outcome, Preflight, Rolling, batch_sizes, exit_code, run_status};
 use crate::step::{Services, Values, Work};
 
 /// The journal of what is only looked at: nowhere.
@@ -177,10 +177,10 @@ async fn whole(
         saga.adopt(&shared);
     }
     let mut left_out = Vec::new();
-    for spared in &found.spared {
-        left_out.push(spare(&shared, spared).await);
+    for spared in found.spared {
+        left_out.push(rollout::leave_out(&shared, spared).await);
     }
-    let rolling = Rolling { shared: shared.clone(), spec: selected.playbook.rollout.clone(), forks };
+    let rolling = Rolling::new(shared.clone(), selected.playbook.rollout.clone(), forks);
     let mut outcome = rollout::run(&rolling, found.ready).await;
     outcome.hosts.extend(left_out);
     in_order(&mut outcome.hosts, selected);
@@ -248,7 +248,7 @@ async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reas
     for spared in &found.spared {
         outcome.failed |= spared.status == HostStatus::Failed;
         outcome.held |= spared.held;
-        let result = result_of(spared);
+        let result = spared.result();
         events.emit(Some(&spared.host), None, EventKind::HostFinished { result: result.clone() });
         outcome.hosts.push(result);
     }
@@ -266,7 +266,7 @@ async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reas
 async fn checked(events: &Sink, found: Preflight, changes: bool) -> u8 {
     let mut outcome = Outcome::default();
     for spared in &found.spared {
-        outcome.hosts.push(result_of(spared));
+        outcome.hosts.push(spared.result());
     }
     for saga in found.ready {
         let status = if saga.changes() { HostStatus::Changed } else { HostStatus::Ok };
@@ -329,28 +329,6 @@ async fn begin(
     // Together: a run that is cut off right here is known with its secrets, or not at all.
     journal.sync().await?;
     Ok(Shared { journal, about: Arc::new(rollout::about(&plan)), ..shared.clone() })
-}
-
-fn result_of(spared: &Spared) -> HostResult {
-    HostResult {
-        host: spared.host.clone(),
-        status: spared.status,
-        batch: 0,
-        credentials: Vec::new(),
-        reason: Some(spared.reason.clone()),
-        mend: Vec::new(),
-        notes: Vec::new(),
-    }
-}
-
-async fn spare(shared: &Shared, spared: &Spared) -> HostResult {
-    let result = result_of(spared);
-    let record = Record::HostSettled { result: result.clone() };
-    if let Err(error) = shared.journal.append(Some(&spared.host), record).await {
-        shared.events.warn(Some(&spared.host), format!("the journal could not be written: {error}"));
-    }
-    shared.events.emit(Some(&spared.host), None, EventKind::HostFinished { result: result.clone() });
-    result
 }
 
 fn in_order(hosts: &mut [HostResult], selected: &Selected) {

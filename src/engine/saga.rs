@@ -257,6 +257,12 @@ impl Saga {
         self.batch = batch;
     }
 
+    /// Its batch, counted from 1; 0 before it is in one.
+    #[must_use]
+    pub fn batch(&self) -> u32 {
+        self.batch
+    }
+
     /// Whether it is to be changed.
     #[must_use]
     pub fn changes(&self) -> bool {

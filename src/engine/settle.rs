@@ -424,7 +424,8 @@ impl Settling {
         self.settled(HostStatus::Owed, Some(reason), Vec::new(), None).await
     }
 
-    async fn owed(mut self, reason: String) -> HostResult {
+    /// Writes down that a touched host could not be read.
+    pub async fn owed(mut self, reason: String) -> HostResult {
         let mend = self.mend(&[]);
         self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.journal.run()));
         for credential in &mut self.credentials {

@@ -131,12 +131,12 @@ impl HostPhase {
                 }
             }
             Record::RunReopened { .. } => Ok(match self {
-                Untouched | Spared => Untouched,
                 Prepared | Acting(_) | Between(_) | Halted(_) | Owed(OwedIn::Forward) => Prepared,
                 Preparing | Owed(OwedIn::Preparing) => Preparing,
                 Committing | Owed(OwedIn::Committing) => Committing,
                 Undoing | Owed(OwedIn::Undoing) => Undoing,
-                New | Held | Old | Dirty => self,
+                // What was left out stays out: whoever stopped the rollout meant the hosts after it.
+                Untouched | Spared | New | Held | Old | Dirty => self,
             }),
         }
     }

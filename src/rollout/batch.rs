@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work, keep_alive};
 use crate::event::EventKind;
 use crate::journal::Record;
-use crate::model::{HostName, HostResult, StepRef, StepStatus};
+use crate::model::{HostName, HostResult, HostStatus, StepRef, StepStatus};
 use crate::step::{PlannedStep, Work};
 
 /// A host that does not go on.
@@ -19,37 +19,70 @@ pub(super) struct Fallen {
     pub(super) stop: Stop,
 }
 
-/// Does something with many sagas side by side, `forks` at a time. What panics is given back by `lost` from its name.
+/// Does something with many things side by side, `forks` at a time; what comes of each, in their order. `None`: its task
+/// panicked.
+pub(super) async fn each<I, T, F, Fut>(items: Vec<I>, forks: usize, work: F) -> Vec<Option<T>>
+where
+    T: Send + 'static,
+    F: Fn(I) -> Fut,
+    Fut: Future<Output = T> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(forks.max(1)));
+    let mut tasks = JoinSet::new();
+    let mut results: Vec<Option<T>> = Vec::new();
+    for (at, item) in items.into_iter().enumerate() {
+        results.push(None);
+        let permits = Arc::clone(&permits);
+        let work = work(item);
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            (at, work.await)
+        });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        if let Ok((at, value)) = joined
+            && let Some(slot) = results.get_mut(at)
+        {
+            *slot = Some(value);
+        }
+    }
+    results
+}
+
+/// As [`each`], with sagas; what panics is given back by its name.
 pub(super) async fn side_by_side<T, F, Fut>(sagas: Vec<Saga>, forks: usize, work: F) -> (Vec<T>, Vec<HostName>)
 where
     T: Send + 'static,
     F: Fn(Saga) -> Fut,
     Fut: Future<Output = T> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(forks.max(1)));
-    let mut tasks = JoinSet::new();
-    let mut names = std::collections::HashMap::new();
-    for (at, saga) in sagas.into_iter().enumerate() {
-        let name = saga.name().clone();
-        let permits = Arc::clone(&permits);
-        let work = work(saga);
-        let id = tasks
-            .spawn(async move {
-                let _permit = permits.acquire_owned().await;
-                (at, work.await)
-            })
-            .id();
-        names.insert(id, name);
-    }
+    let names: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
     let (mut done, mut lost) = (Vec::new(), Vec::new());
-    while let Some(joined) = tasks.join_next().await {
-        match joined {
-            Ok(pair) => done.push(pair),
-            Err(error) => lost.extend(names.remove(&error.id())),
+    for (name, result) in names.into_iter().zip(each(sagas, forks, work).await) {
+        match result {
+            Some(value) => done.push(value),
+            None => lost.push(name),
         }
     }
-    done.sort_by_key(|(at, _)| *at);
-    (done.into_iter().map(|(_, value)| value).collect(), lost)
+    (done, lost)
+}
+
+/// Hosts whose way back panicked: nobody knows how they stand.
+pub(super) fn unknown(shared: &Shared, hosts: Vec<HostName>, batch: u32) -> impl Iterator<Item = HostResult> {
+    let shared = shared.clone();
+    hosts.into_iter().map(move |host| {
+        let result = HostResult {
+            host,
+            status: HostStatus::Owed,
+            batch,
+            credentials: Vec::new(),
+            reason: Some("keyswap itself failed while it took this host back".to_owned()),
+            mend: Vec::new(),
+            notes: vec![format!("settle it: keyswap resume {}", shared.run)],
+        };
+        shared.events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
+        result
+    })
 }
 
 /// Brings each saga to its next barrier, or to its end.
@@ -167,19 +200,18 @@ pub(super) async fn barrier(shared: &Shared, step: &PlannedStep, needed: bool) -
 
 /// Takes hosts back side by side.
 pub(super) async fn undo_all(hosts: Vec<Settling>, forks: usize, reason: &str) -> Vec<HostResult> {
-    let permits = Arc::new(Semaphore::new(forks.max(1)));
-    let mut tasks = JoinSet::new();
-    for (at, host) in hosts.into_iter().enumerate() {
-        let (permits, reason) = (Arc::clone(&permits), reason.to_owned());
-        tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            (at, host.undo(&reason).await)
-        });
+    let Some(shared) = hosts.first().map(|host| host.shared.clone()) else { return Vec::new() };
+    let names: Vec<(HostName, u32)> = hosts.iter().map(|host| (host.host.name.clone(), host.batch)).collect();
+    let undone = each(hosts, forks, |host| {
+        let reason = reason.to_owned();
+        async move { host.undo(&reason).await }
+    });
+    let mut results = Vec::new();
+    for ((name, batch), result) in names.into_iter().zip(undone.await) {
+        match result {
+            Some(result) => results.push(result),
+            None => results.extend(unknown(&shared, vec![name], batch)),
+        }
     }
-    let mut done = Vec::new();
-    while let Some(joined) = tasks.join_next().await {
-        done.extend(joined);
-    }
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
+    results
 }

@@ -14,7 +14,7 @@ mod select;
 mod settle;
 
 pub use exit::{Outcome, exit_code, run_status};
-pub use preflight::{Preflight, Spared, preflight};
+pub use preflight::{Preflight, Spared, leave_out, preflight};
 pub use recorded::{Asked, NoRun, Recalled, about, ask, held_unseen, history, recall, which};
 pub use reopen::{end_as_left, finish, finish_back, go_on, goes_back, is_open, same_secrets, take_back};
 pub use run::{Rolling, run};

@@ -1,13 +1,12 @@
 //! All hosts are looked at before the first one is changed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-
+use super::batch::each;
 use crate::engine::{Opened, Saga, Shared};
-use crate::model::{Host, HostName, HostStatus, Step};
+use crate::event::EventKind;
+use crate::journal::Record;
+use crate::model::{Host, HostName, HostResult, HostStatus, Step};
 use crate::remote::UnreachableKind;
 
 /// What looking at all hosts found.
@@ -34,26 +33,41 @@ pub struct Spared {
     pub reason: String,
 }
 
-/// Connects to every host, looks, and plans; `forks` at a time. Changes nothing.
-pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: usize) -> Preflight {
-    let permits = Arc::new(Semaphore::new(forks.max(1)));
-    let names: Vec<HostName> = hosts.iter().map(|(host, _)| host.name.clone()).collect();
-    let mut tasks = JoinSet::new();
-    for (at, (host, steps)) in hosts.into_iter().enumerate() {
-        let (shared, permits) = (shared.clone(), Arc::clone(&permits));
-        tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            (at, Saga::open(&shared, &host, &steps).await)
-        });
-    }
-    let mut opened: Vec<Option<Opened>> = names.iter().map(|_| None).collect();
-    while let Some(done) = tasks.join_next().await {
-        if let Ok((at, result)) = done
-            && let Some(slot) = opened.get_mut(at)
-        {
-            *slot = Some(result);
+impl Spared {
+    /// Its line in the recap.
+    #[must_use]
+    pub fn result(&self) -> HostResult {
+        HostResult {
+            host: self.host.clone(),
+            status: self.status,
+            batch: 0,
+            credentials: Vec::new(),
+            reason: Some(self.reason.clone()),
+            mend: Vec::new(),
+            notes: Vec::new(),
         }
     }
+}
+
+/// Says and journals that a run leaves a host out.
+pub async fn leave_out(shared: &Shared, spared: Spared) -> HostResult {
+    let result = spared.result();
+    let record = Record::HostSettled { result: result.clone() };
+    if let Err(error) = shared.journal.append(Some(&spared.host), record).await {
+        shared.events.warn(Some(&spared.host), format!("the journal could not be written: {error}"));
+    }
+    shared.events.emit(Some(&spared.host), None, EventKind::HostFinished { result: result.clone() });
+    result
+}
+
+/// Connects to every host, looks, and plans; `forks` at a time. Changes nothing.
+pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: usize) -> Preflight {
+    let names: Vec<HostName> = hosts.iter().map(|(host, _)| host.name.clone()).collect();
+    let opened = each(hosts, forks, |(host, steps)| {
+        let shared = shared.clone();
+        async move { Saga::open(&shared, &host, &steps).await }
+    })
+    .await;
     let mut found = Preflight::default();
     for (host, opened) in names.into_iter().zip(opened) {
         let spared = |status, held, kind, reason| Spared { host: host.clone(), status, held, kind, reason };

@@ -5,14 +5,15 @@
 
 use std::collections::HashSet;
 
+use super::batch::each;
 use super::settle::{SettleOrder, settle_back};
-use super::{Outcome, Rolling, exit_code, run, run_status};
-use crate::engine::{NotNow, Saga, Settling, Shared};
+use super::{Outcome, Rolling, Spared, exit_code, leave_out, run, run_status};
+use crate::engine::{NotNow, Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
 use crate::journal::{
     HostPhase, HostState, Journal, JournalError, Operator, OwedIn, Record, ReopenCommand, RunPhase, RunState,
 };
-use crate::model::{HostName, HostResult, HostStatus, RunStatus};
+use crate::model::{HostName, HostResult, HostStatus, OnFailure, RunStatus};
 use crate::plan::RunPlan;
 use crate::step::{Values, Work};
 
@@ -68,40 +69,92 @@ pub fn same_secrets(plan: &RunPlan, state: &RunState, values: &Values) -> Result
 
 /// Settles a run that was cut off: forward where the hosts still can, else back.
 pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usize) -> Outcome {
-    let mut sagas = Vec::new();
-    let mut back: HashSet<HostName> = HashSet::new();
-    let mut reasons = Vec::new();
+    let failed = state.hosts.values().filter(|host| has_failed(host)).count();
+    let mut rolling = Rolling::new(shared.clone(), plan.rollout.clone(), forks);
+    rolling.failed_before = u32::try_from(failed).unwrap_or(u32::MAX);
+    let over = rolling.stopped_before().is_some();
+    let (mut forward, mut back, mut reasons) = (Vec::new(), HashSet::new(), Vec::new());
     for planned in &plan.hosts {
         let name = &planned.host.name;
-        let Some(host) = state.hosts.get(name).filter(|host| is_open(host)) else { continue };
-        if !goes_forward(host) {
+        let Some(host) = state.hosts.get(name) else { continue };
+        let goes_back = match host.phase {
+            // What had exceeded the budget before the run was cut off takes back with it what its scope says.
+            HostPhase::New => over && plan.rollout.on_failure == OnFailure::RollbackAll,
+            HostPhase::Untouched => false,
+            _ => is_open(host) && !goes_forward(host),
+        };
+        if goes_back {
             back.insert(name.clone());
-            continue;
-        }
-        match Saga::reopen(shared, &planned.host, &planned.plan, planned.batch).await {
-            Ok(saga) => sagas.push(saga),
-            Err(stop) => {
-                reasons.push(format!("{name}: {}", stop.reason));
-                back.insert(name.clone());
-            }
+        } else if is_open(host) {
+            forward.push(planned.clone());
         }
     }
-    let rolling = Rolling { shared: shared.clone(), spec: plan.rollout.clone(), forks };
+    let names: Vec<HostName> = forward.iter().map(|planned| planned.host.name.clone()).collect();
+    let untouched = |name: &HostName| state.hosts.get(name).is_some_and(|host| host.phase == HostPhase::Untouched);
+    let reopened = each(forward, forks, |planned| {
+        let shared = shared.clone();
+        async move { Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch).await }
+    });
+    let (mut sagas, mut spared) = (Vec::new(), Vec::new());
+    for (name, reopened) in names.into_iter().zip(reopened.await) {
+        let broken =
+            || Stop { kind: StopKind::Failed, reason: "keyswap itself failed while it looked at it".to_owned() };
+        let Stop { kind, reason: why } = match reopened.unwrap_or_else(|| Err(broken())) {
+            Ok(saga) => {
+                sagas.push(saga);
+                continue;
+            }
+            Err(stop) => stop,
+        };
+        if untouched(&name) {
+            let lost = kind == StopKind::Lost;
+            let status = if lost { HostStatus::Unreachable } else { HostStatus::Failed };
+            spared.push(leave_out(shared, Spared { host: name, status, held: false, kind: None, reason: why }).await);
+            continue;
+        }
+        reasons.push(format!("{name}: {why}"));
+        back.insert(name);
+        rolling.failed_before = rolling.failed_before.saturating_add(1);
+    }
+    // More than the budget bears: no host begins, and what is under way goes where the scope says.
+    if let Some(why) = rolling.stopped_before() {
+        let wide = matches!(plan.rollout.on_failure, OnFailure::RollbackBatch | OnFailure::RollbackAll);
+        for saga in std::mem::take(&mut sagas) {
+            if !saga.touched() {
+                spared.push(saga.spare(HostStatus::Skipped, Some(format!("not begun: {why}"))).await);
+            } else if wide {
+                back.insert(saga.name().clone());
+            } else {
+                sagas.push(saga);
+            }
+        }
+        reasons.push(why);
+    }
     let mut outcome = run(&rolling, sagas).await;
     let reason = if reasons.is_empty() { "it had begun to go back".to_owned() } else { reasons.join("; ") };
     let returning = RunPlan {
         hosts: plan.hosts.iter().filter(|planned| back.contains(&planned.host.name)).cloned().collect(),
         ..plan.clone()
     };
-    let returned = take_back(shared, &returning, state, ReopenCommand::ResumeBack, &reason, forks).await;
+    // By name, whatever their phase: those of an earlier batch that go back with the rest are settled.
+    let returned = take_back(shared, &returning, state, ReopenCommand::Rollback, &reason, forks).await;
     outcome.failed |= returned.failed || returned.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
     outcome.hosts.extend(returned.hosts);
     // A run that goes on ends as all of it ended, also what was settled before it was cut off.
     let before = settled_before(state);
-    outcome.failed |= before.failed;
-    outcome.hosts.extend(before.hosts);
+    outcome.failed |= before.failed || spared.iter().any(|host| host.status == HostStatus::Failed);
+    outcome.hosts.extend(spared);
+    outcome.hosts.extend(before.hosts.into_iter().filter(|host| !back.contains(&host.host)));
     outcome.hosts.sort_by_key(|result| state.hosts.get_index_of(&result.host));
     outcome
+}
+
+/// Whether a host counts against the budget: it failed, or went back with one that did.
+fn has_failed(host: &HostState) -> bool {
+    matches!(
+        host.phase,
+        HostPhase::Old | HostPhase::Held | HostPhase::Dirty | HostPhase::Undoing | HostPhase::Owed(OwedIn::Undoing)
+    )
 }
 
 /// How those hosts ended that need nothing more, as their last records say.
@@ -145,23 +198,25 @@ pub async fn take_back(
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let mut ready = Vec::new();
-    let mut attaching = tokio::task::JoinSet::new();
+    let mut attaching = Vec::new();
     for planned in &plan.hosts {
         let Some(host) = state.hosts.get(&planned.host.name).filter(|host| goes_back(command, host)) else { continue };
         let mut settling = Settling::from_plan(shared, &planned.host, &planned.plan, planned.batch);
         settling.prepared = host.undo_digest.is_some();
-        let unsettled = host.phase.is_unsettled_work();
-        attaching.spawn(async move {
-            let attached = settling.attach().await;
-            (settling, unsettled, attached)
-        });
+        attaching.push((settling, host.phase.is_unsettled_work()));
     }
-    while let Some(joined) = attaching.join_next().await {
-        let Ok((settling, unsettled, attached)) = joined else { continue };
+    let attached = each(attaching, forks, |(mut settling, unsettled)| async move {
+        let attached = settling.attach().await;
+        (settling, unsettled, attached)
+    });
+    for (settling, unsettled, attached) in attached.await.into_iter().flatten() {
         match attached {
             Ok(()) => ready.push(settling),
-            // It was cut off: the undo tries again, and then writes down that it is owed.
-            Err(NotNow::Unreachable(_)) if unsettled => ready.push(settling),
+            // It was cut off, and enough was tried just now.
+            Err(NotNow::Unreachable(why)) if unsettled => {
+                let why = format!("{reason}; the host could not be reached: {why}");
+                outcome.hosts.push(settling.owed(why).await);
+            }
             Err(NotNow::Unreachable(why)) => {
                 outcome.hosts.push(left(shared, &settling, HostStatus::Unreachable, why));
             }
@@ -173,8 +228,7 @@ pub async fn take_back(
         }
     }
     outcome.hosts.extend(settle_back(SettleOrder::newest_first(ready), forks, reason).await);
-    let place = |result: &HostResult| plan.hosts.iter().position(|planned| planned.host.name == result.host);
-    outcome.hosts.sort_by_key(place);
+    outcome.hosts.sort_by_key(|result| state.hosts.get_index_of(&result.host));
     outcome
 }
 

@@ -1,6 +1,6 @@
 //! The rollout itself: batch after batch, until the end or the budget.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,6 +21,23 @@ pub struct Rolling {
     pub spec: Rollout,
     /// How many hosts are worked on at the same time.
     pub forks: usize,
+    /// Hosts that failed before it went on with a run that was cut off. They count.
+    pub failed_before: u32,
+}
+
+impl Rolling {
+    /// A rollout from its start.
+    #[must_use]
+    pub fn new(shared: Shared, spec: Rollout, forks: usize) -> Self {
+        Self { shared, spec, forks, failed_before: 0 }
+    }
+
+    /// Why no further batch may begin, before anything more has failed.
+    pub(super) fn stopped_before(&self) -> Option<String> {
+        (self.failed_before > self.spec.max_failures).then(|| {
+            format!("{} hosts had failed, and {} failures are borne", self.failed_before, self.spec.max_failures)
+        })
+    }
 }
 
 /// The state of a rollout between batches.
@@ -38,8 +55,13 @@ pub async fn run(rolling: &Rolling, sagas: Vec<Saga>) -> Outcome {
     let total = sagas.len();
     let sizes = batch_sizes(&rolling.spec.batches, total);
     let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
-    let mut state =
-        State { results: Vec::new(), committed: Vec::new(), failures: 0, stopped: None, outcome: Outcome::default() };
+    let mut state = State {
+        results: Vec::new(),
+        committed: Vec::new(),
+        failures: rolling.failed_before,
+        stopped: None,
+        outcome: Outcome::default(),
+    };
     let mut waiting = sagas.into_iter();
     let count = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
     for (number, size) in (1u32..).zip(sizes) {
@@ -207,15 +229,15 @@ async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<F
     let scope = rolling.spec.on_failure;
     let hold = exceeded && scope == OnFailure::Hold;
     let wide = exceeded && matches!(scope, OnFailure::RollbackBatch | OnFailure::RollbackAll);
-    let mut results = undo_fallen(failed, rolling.forks, hold).await;
+    let mut results = undo_fallen(rolling, failed, hold).await;
     // Stopped in mid-way by somebody else's failure or by the operator: back, whatever the scope says of failures.
     let why = if interrupted { None } else { state.stopped.clone() };
-    results
-        .extend(undo_others(cancelled.into_iter().map(|one| one.saga).collect(), rolling.forks, why.as_deref()).await);
+    let cancelled = cancelled.into_iter().map(|one| one.saga).collect();
+    results.extend(undo_others(rolling, cancelled, why.as_deref()).await);
     let mut up = up;
     if wide || lost_race || (interrupted && !up.is_empty()) {
         let why = if wide || lost_race { state.stopped.clone() } else { None };
-        results.extend(undo_others(std::mem::take(&mut up), rolling.forks, why.as_deref()).await);
+        results.extend(undo_others(rolling, std::mem::take(&mut up), why.as_deref()).await);
     }
     state.results.extend(results);
     if exceeded && scope == OnFailure::RollbackAll {
@@ -224,34 +246,43 @@ async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<F
     up
 }
 
-async fn undo_fallen(fallen: Vec<Fallen>, forks: usize, hold: bool) -> Vec<HostResult> {
+async fn undo_fallen(rolling: &Rolling, fallen: Vec<Fallen>, hold: bool) -> Vec<HostResult> {
     let reasons: HashMap<HostName, String> =
         fallen.iter().map(|one| (one.saga.name().clone(), one.stop.reason.clone())).collect();
     let reasons = Arc::new(reasons);
-    let sagas = fallen.into_iter().map(|one| one.saga).collect();
-    let (results, _) = batch::side_by_side(sagas, forks, |saga| {
+    back(rolling, fallen.into_iter().map(|one| one.saga).collect(), |saga| {
         let reasons = Arc::clone(&reasons);
         async move {
             let reason = reasons.get(saga.name()).cloned().unwrap_or_default();
             if hold { saga.hold(&reason).await } else { saga.undo(&reason).await }
         }
     })
-    .await;
-    results
+    .await
 }
 
-async fn undo_others(sagas: Vec<Saga>, forks: usize, why: Option<&str>) -> Vec<HostResult> {
+async fn undo_others(rolling: &Rolling, sagas: Vec<Saga>, why: Option<&str>) -> Vec<HostResult> {
     let reason = match why {
         Some(why) => format!("taken back with the rest: {why}"),
         None => "stopped by the operator".to_owned(),
     };
-    let (results, _) = batch::side_by_side(sagas, forks, |saga| {
+    back(rolling, sagas, |saga| {
         let reason = reason.clone();
         async move {
             if saga.touched() { saga.undo(&reason).await } else { saga.spare(HostStatus::Skipped, Some(reason)).await }
         }
     })
-    .await;
+    .await
+}
+
+/// Settles sagas of a batch side by side.
+async fn back<F, Fut>(rolling: &Rolling, sagas: Vec<Saga>, work: F) -> Vec<HostResult>
+where
+    F: Fn(Saga) -> Fut,
+    Fut: Future<Output = HostResult> + Send + 'static,
+{
+    let batch = sagas.first().map_or(0, Saga::batch);
+    let (mut results, lost) = batch::side_by_side(sagas, rolling.forks, work).await;
+    results.extend(batch::unknown(&rolling.shared, lost, batch));
     results
 }
 
@@ -263,10 +294,10 @@ async fn roll_back_committed(rolling: &Rolling, state: &mut State) {
     while let Some(last) = committed.iter().map(|host| host.batch).max() {
         let (now, rest): (Vec<Settling>, Vec<Settling>) = committed.into_iter().partition(|host| host.batch == last);
         committed = rest;
-        for result in batch::undo_all(now, rolling.forks, &reason).await {
-            state.results.retain(|earlier| earlier.host != result.host);
-            state.results.push(result);
-        }
+        let undone = batch::undo_all(now, rolling.forks, &reason).await;
+        let names: HashSet<&HostName> = undone.iter().map(|result| &result.host).collect();
+        state.results.retain(|earlier| !names.contains(&earlier.host));
+        state.results.extend(undone);
     }
 }
 

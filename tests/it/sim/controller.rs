@@ -282,7 +282,7 @@ impl Controllers {
             let record = Record::SecretKnown { name: name.clone(), fingerprint: value.fingerprint().clone() };
             let _ = shared.journal.append_lazy(None, record);
         }
-        let rolling = Rolling { shared: shared.clone(), spec: self.spec(), forks: 5 };
+        let rolling = Rolling::new(shared.clone(), self.spec(), 5);
         let outcome = rollout::run(&rolling, found.ready).await;
         let code = rollout::finish(&shared, &outcome).await;
         Ended { outcome, code }
