@@ -3,6 +3,7 @@
 
 mod e2e;
 mod e2e_safety;
+mod fleet;
 mod forge;
 mod harness;
 #[cfg(debug_assertions)]
