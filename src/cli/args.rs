@@ -119,11 +119,16 @@ pub(super) struct Reach {
 #[derive(Debug, ClapArgs)]
 pub(super) struct RunArgs {
     /// The playbook
-    pub(super) playbook: Utf8PathBuf,
+    #[arg(required_unless_present = "rerun")]
+    pub(super) playbook: Option<Utf8PathBuf>,
     #[command(flatten)]
     pub(super) select: Select,
     #[command(flatten)]
     pub(super) reach: Reach,
+    /// Only hosts that an earlier run left so: failed, unreachable or rolled-back; the latest run if RUN is left out.
+    /// With --limit: those that are in both
+    #[arg(long, num_args = 1..=2, value_names = ["failed|unreachable|rolled-back", "RUN"])]
+    pub(super) rerun: Vec<String>,
     /// Only look and plan; change nothing. Exits 10 when something would change
     #[arg(short = 'C', long)]
     pub(super) check: bool,

@@ -80,9 +80,10 @@ pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliEr
     global.state_dir = Some(utf8(stage.sandbox.dir().join("controller"))?);
     let inner = session.with(global);
     let run_args = RunArgs {
-        playbook: utf8(stage.sandbox.playbook())?,
+        playbook: Some(utf8(stage.sandbox.playbook())?),
         select: Select { inventory: vec![utf8(stage.sandbox.inventory())?], limit: None, extra_vars: Vec::new() },
         reach: Reach { user: None, private_key: None, become_root: false, forks: 25 },
+        rerun: Vec::new(),
         check: false,
         diff: true,
         yes: true,

@@ -4,6 +4,7 @@ use camino::Utf8PathBuf;
 
 use super::CliError;
 use super::args::{LintArgs, Reach, RunArgs, Select};
+use super::rerun::{Rerun, playbook_of};
 use super::session::Session;
 use crate::load::{self, Diagnostics, Playbook};
 use crate::model::{Become, Host, Inventory, Step, Vars};
@@ -18,15 +19,19 @@ pub(super) struct Selected {
 }
 
 impl Selected {
-    pub(super) fn load(session: &Session, args: &RunArgs) -> Result<Self, CliError> {
+    /// Reads the files; of the hosts that they select, only those of `rerun` where it is given.
+    pub(super) fn load(session: &Session, args: &RunArgs, rerun: Option<&Rerun>) -> Result<Self, CliError> {
         let context = session.context()?;
         let extra = extra_vars(session, &args.select.extra_vars)?;
         let inventory = load::inventory(&args.select.inventory, &context);
-        let playbook = load::playbook(&args.playbook, &context);
+        let playbook = load::playbook(&playbook_of(args)?, &context);
         let (inventory, playbook) = both(inventory, playbook)?;
         playbook.check_hosts(&inventory)?;
-        let names = load::select(&inventory, &playbook.hosts, args.select.limit.as_deref())
+        let mut names = load::select(&inventory, &playbook.hosts, args.select.limit.as_deref())
             .map_err(|error| CliError::usage(error.to_string()))?;
+        if let Some(rerun) = rerun {
+            rerun.narrow(&mut names)?;
+        }
         let mut hosts = Vec::new();
         let mut faults: Option<Diagnostics> = None;
         for name in names {

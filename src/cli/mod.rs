@@ -9,6 +9,7 @@ mod inventory;
 #[cfg(debug_assertions)]
 mod pause;
 mod prompt;
+mod rerun;
 mod resume;
 mod rollback;
 mod run;

@@ -11,7 +11,7 @@ use super::session::Session;
 use super::{CliError, signals};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
-use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand};
+use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand, Store};
 use crate::model::{HostResult, HostStatus, RunId};
 use crate::plan::{PlannedHost, RunPlan};
 use crate::rollout::{
@@ -69,7 +69,8 @@ pub(super) async fn back(
             return Ok(cut_short(session, &run, unseen));
         }
         let asked = if wish == Wish::Back { "undo" } else { "resume" };
-        session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to {asked}"));
+        let hint = if args.run.is_none() { earlier(&store, &run) } else { String::new() };
+        session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to {asked}{hint}"));
         end_as_left(&journal, &state, command, operator).await?;
         return Ok(0);
     }
@@ -109,6 +110,14 @@ fn cut_short(session: &Session, run: &RunId, hosts: Vec<HostResult>) -> u8 {
     events.emit(None, None, EventKind::RunFinished { status, exit_code, hosts: outcome.hosts });
     report.finish(&events);
     exit_code
+}
+
+/// Names the latest run before this one that can be taken back, if one of the last few can.
+fn earlier(store: &Store, run: &RunId) -> String {
+    let ids = store.ids().unwrap_or_default();
+    let can = |id: &RunId| store.state(id).is_ok_and(|state| state.can_go_back().next().is_some());
+    let found = ids.into_iter().filter(|id| id < run).take(20).find(can);
+    found.map_or_else(String::new, |id| format!("; the latest run that can be taken back: keyswap rollback {id}"))
 }
 
 /// What going on with a run shares.

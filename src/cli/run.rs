@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::RunArgs;
 use super::inventory::Selected;
 use super::prompt::Terminal;
+use super::rerun::Rerun;
 use super::services::Servers;
 use super::session::Session;
 use super::{CliError, error, signals};
@@ -33,7 +34,14 @@ impl Medium for Nowhere {
 }
 
 pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
-    let selected = Selected::load(session, args)?;
+    let rerun = Rerun::find(session, args)?;
+    if let Some(rerun) = &rerun
+        && let Some(nothing) = rerun.nothing()
+    {
+        session.nothing_to_do(&rerun.run, &rerun.state, &nothing);
+        return Ok(0);
+    }
+    let selected = Selected::load(session, args, rerun.as_ref())?;
     if args.list_hosts || args.list_steps {
         return Ok(list(session, args, &selected));
     }

@@ -1,10 +1,14 @@
 //! `keyswap runs`: history, from the journals alone or from the hosts alone.
 
-use super::args::RunsArgs;
+use super::args::{Output, RunsArgs};
 use super::inventory::{joined, select};
 use super::session::Session;
 use super::{CliError, error};
-use crate::journal::{RunPhase, RunState};
+use crate::event::EventKind;
+use crate::journal::{RunPhase, RunState, Store};
+use crate::model::{HostResult, RunId};
+use crate::plan::RunPlan;
+use crate::report::recap;
 use crate::rollout::{ask, history};
 
 /// How many hosts are asked at the same time.
@@ -34,6 +38,13 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
     };
     let run = store.find(Some(prefix))?;
     let state = store.state(&run)?;
+    let finished = finished(&state);
+    if let (Output::Jsonl, Some(finished)) = (session.global.output, &finished) {
+        let (events, report) = session.report(&run);
+        events.emit(None, None, finished.clone());
+        report.finish(&events);
+        return Ok(0);
+    }
     out.line(&format!("run {run}: {} ({})", state.playbook, phase(&state)));
     out.line(&format!("by {}@{}, keyswap {}", state.by.user, state.by.host, state.by.version));
     for (name, fingerprint) in &state.secrets {
@@ -70,6 +81,11 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
             out.line(&format!("  mend: {command}"));
         }
     }
+    if let Some(finished) = finished {
+        for line in recap(&session.redactor, &run, place(&store, &run, &state), finished) {
+            out.line(&line);
+        }
+    }
     Ok(0)
 }
 
@@ -96,6 +112,25 @@ async fn from_hosts(session: &Session, args: &RunsArgs) -> Result<u8, CliError> 
         out.line(&format!("{host}: {why}"));
     }
     Ok(code)
+}
+
+/// The run's last event, as it was said when it ended; none for a run that was cut off.
+fn finished(state: &RunState) -> Option<EventKind> {
+    let (RunPhase::Finished(status), Some(exit_code)) = (state.phase, state.exit_code) else { return None };
+    let hosts = state.hosts.values().filter_map(|host| host.result.clone()).collect();
+    Some(EventKind::RunFinished { status, exit_code, hosts })
+}
+
+/// The last batch that began, and how many there were. Who goes on with a run makes other batches of what is left.
+fn place(store: &Store, run: &RunId, state: &RunState) -> Option<(u32, u32)> {
+    if !state.reopened.is_empty() {
+        return None;
+    }
+    let results = state.hosts.values().filter_map(|host| host.result.as_ref());
+    let last = results.map(|result: &HostResult| result.batch).max().filter(|batch| *batch > 0)?;
+    let plan: RunPlan = store.plan(run).ok()?;
+    let of = plan.hosts.iter().map(|planned| planned.batch).max()?;
+    Some((last, of))
 }
 
 fn phase(state: &RunState) -> &'static str {

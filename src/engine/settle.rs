@@ -42,6 +42,8 @@ pub struct Settling {
     pub looked: bool,
     /// The host was let go on the new credential, and the journal says so.
     pub committed: bool,
+    /// Nothing is wrong with the host: it goes back because others do, or because the operator wants it.
+    pub with_rest: bool,
 }
 
 /// What is said of a host that did not wait for its controller.
@@ -102,6 +104,16 @@ impl Saga {
             return self.spare(HostStatus::Failed, Some(reason.to_owned())).await;
         }
         self.settling().undo(reason).await
+    }
+
+    /// Takes a host back with which nothing is wrong; one that was not touched is left out.
+    pub async fn undo_with_rest(self, reason: &str) -> HostResult {
+        if !self.touched() {
+            return self.spare(HostStatus::Skipped, Some(reason.to_owned())).await;
+        }
+        let mut settling = self.settling();
+        settling.with_rest = true;
+        settling.undo(reason).await
     }
 
     /// Leaves a failed host on the new credential, on purpose. What is not wholly new goes back all the same.
@@ -185,6 +197,7 @@ impl Settling {
             never_held: false,
             looked: false,
             committed: false,
+            with_rest: false,
         }
     }
 
@@ -296,7 +309,7 @@ impl Settling {
     /// Takes the host back and reads it. Whatever is lost on the way is connected to again; what cannot be read is owed.
     pub async fn undo(mut self, reason: &str) -> HostResult {
         let name = self.host.name.clone();
-        let record = Record::UndoStarted { reason: reason.to_owned() };
+        let record = Record::UndoStarted { reason: reason.to_owned(), with_rest: self.with_rest };
         let head = match self.shared.journal.append(Some(&name), record).await {
             Ok(appended) => appended.head.as_str().to_owned(),
             // It is wholly new and stands so in the journal: taken back it would contradict a record that nobody can add to.

@@ -36,6 +36,8 @@ pub struct RunState {
     pub commits: Vec<u32>,
     /// Who went on with it, how and when.
     pub reopened: Vec<(Timestamp, ReopenCommand, Operator)>,
+    /// The exit code with which it ended last.
+    pub exit_code: Option<u8>,
     /// Notes, in order.
     pub notes: Vec<NoteState>,
     /// The last record's number.
@@ -69,6 +71,8 @@ pub struct HostState {
     pub credentials: Vec<CredentialState>,
     /// Its steps by their place in the playbook.
     pub steps: BTreeMap<u32, StepState>,
+    /// It failed itself, and did not only go back with others.
+    pub fell: bool,
     /// Why it went back, if it did.
     pub undo_reason: Option<String>,
     /// What the latest way back did.
@@ -297,9 +301,10 @@ impl RunState {
                 self.step_hosts(hosts.clone(), &entry.record)?;
                 self.commits.push(*batch);
             }
-            Record::RunFinished { status } => {
+            Record::RunFinished { status, exit_code } => {
                 self.step_hosts(self.hosts.keys().cloned().collect(), &entry.record)?;
                 self.phase = RunPhase::Finished(*status);
+                self.exit_code = *exit_code;
             }
             Record::RunReopened { command, by } => {
                 self.step_hosts(self.hosts.keys().cloned().collect(), &entry.record)?;
@@ -364,7 +369,8 @@ impl HostState {
                     known.end(*status, detail, entry.ts);
                 }
             }
-            Record::UndoStarted { reason } => {
+            Record::UndoStarted { reason, with_rest } => {
+                self.fell |= !with_rest;
                 self.undo_reason = Some(reason.clone());
                 self.undo.clear();
             }

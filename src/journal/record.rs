@@ -88,6 +88,9 @@ pub enum Record {
     UndoStarted {
         /// Why.
         reason: String,
+        /// Nothing was wrong with this host: it goes back because others do, or because the operator wants it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        with_rest: bool,
     },
     /// Of a host: one act was taken back, or not.
     UndoFinished {
@@ -109,6 +112,9 @@ pub enum Record {
     RunFinished {
         /// How.
         status: RunStatus,
+        /// The exit code that went with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<u8>,
     },
     /// Of the run: somebody goes on with it.
     RunReopened {

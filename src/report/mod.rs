@@ -20,6 +20,7 @@ pub use human::Human;
 pub use jsonl::Jsonl;
 pub use plain::Plain;
 pub use printer::Printer;
+pub use recap::recap;
 
 use crate::event::Event;
 

@@ -56,6 +56,10 @@ pub(super) struct Lines {
 pub(super) struct Cleaner(Redactor);
 
 impl Cleaner {
+    pub(super) fn new(redactor: &Redactor) -> Self {
+        Self(redactor.clone())
+    }
+
     pub(super) fn field(&self, text: &str) -> String {
         let whole = sanitize::line(text, usize::MAX);
         sanitize::line(&self.0.redact(&whole), FIELD).into_owned()
@@ -64,7 +68,7 @@ impl Cleaner {
 
 impl Lines {
     pub(super) fn new(redactor: &Redactor) -> Self {
-        Self { cleaner: Cleaner(redactor.clone()), width: 0, recap: Recap::default() }
+        Self { cleaner: Cleaner::new(redactor), width: 0, recap: Recap::default() }
     }
 
     pub(super) fn of(&mut self, event: &Event) -> Vec<Line> {

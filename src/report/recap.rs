@@ -6,10 +6,23 @@ use super::line::{Line, Role};
 use super::plain::Cleaner;
 use super::sanitize::line as clean;
 use crate::event::{Event, EventKind};
-use crate::model::{CredentialState, Fingerprint, HostResult, HostStatus};
+use crate::model::{CredentialState, Fingerprint, HostResult, HostStatus, RunId};
+use crate::secret::Redactor;
 
 /// A command to mend a host is shown whole; this only keeps a hostile one from filling the screen.
 const COMMAND: usize = 64 * 1024;
+
+/// The recap of a run that is over, as its own output ended: from what the journal holds of it.
+///
+/// `place` is the last batch that began and how many there were, where there were batches.
+#[must_use]
+pub fn recap(redactor: &Redactor, run: &RunId, place: Option<(u32, u32)>, finished: EventKind) -> Vec<String> {
+    let event = Event { ts: jiff::Timestamp::now(), run: run.clone(), seq: 0, host: None, step: None, kind: finished };
+    let (batch, batches) = place.unwrap_or_default();
+    let mut recap = Recap { batch, batches, settled: 0 };
+    recap.event(&event);
+    recap.lines(&event, &Cleaner::new(redactor)).iter().map(Line::plain).collect()
+}
 
 /// What the recap needs to remember of the events before it.
 #[derive(Debug, Default)]
@@ -114,7 +127,11 @@ fn counts(hosts: &[HostResult]) -> String {
     ];
     let count = |status: HostStatus| hosts.iter().filter(|host| host.status == status).count();
     let parts: Vec<String> = order.iter().filter(|&&s| count(s) > 0).map(|&s| format!("{} {s}", count(s))).collect();
-    if parts.is_empty() { "no hosts".to_owned() } else { parts.join(", ") }
+    match parts.is_empty() {
+        true => "no hosts".to_owned(),
+        false if count(HostStatus::Ok) == hosts.len() => format!("{}, nothing had to be changed", parts.join(", ")),
+        false => parts.join(", "),
+    }
 }
 
 fn mend(host: &HostResult, event: &Event) -> Vec<Line> {

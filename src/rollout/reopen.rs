@@ -181,8 +181,9 @@ pub async fn end_as_left(
     }
     let outcome = settled_before(state);
     let status = if outcome.hosts.is_empty() { RunStatus::Interrupted } else { run_status(&outcome) };
+    let exit_code = Some(exit_code(&outcome));
     journal.append(None, Record::RunReopened { command, by }).await?;
-    journal.append(None, Record::RunFinished { status }).await?;
+    journal.append(None, Record::RunFinished { status, exit_code }).await?;
     journal.close().await.map(|_| ())
 }
 
@@ -203,6 +204,7 @@ pub async fn take_back(
         let Some(host) = state.hosts.get(&planned.host.name).filter(|host| goes_back(command, host)) else { continue };
         let mut settling = Settling::from_plan(shared, &planned.host, &planned.plan, planned.batch);
         settling.prepared = host.undo_digest.is_some();
+        settling.with_rest = true;
         attaching.push((settling, host.phase.is_unsettled_work()));
     }
     let attached = each(attaching, forks, |(mut settling, unsettled)| async move {
@@ -264,7 +266,7 @@ pub async fn finish(shared: &Shared, outcome: &Outcome) -> u8 {
 async fn end(shared: &Shared, outcome: &Outcome, status: RunStatus) -> u8 {
     let mut code = exit_code(outcome);
     let written = async {
-        shared.journal.append(None, Record::RunFinished { status }).await?;
+        shared.journal.append(None, Record::RunFinished { status, exit_code: Some(code) }).await?;
         shared.journal.close().await
     };
     if let Err(error) = written.await {

@@ -267,9 +267,7 @@ async fn undo_others(rolling: &Rolling, sagas: Vec<Saga>, why: Option<&str>) -> 
     };
     back(rolling, sagas, |saga| {
         let reason = reason.clone();
-        async move {
-            if saga.touched() { saga.undo(&reason).await } else { saga.spare(HostStatus::Skipped, Some(reason)).await }
-        }
+        async move { saga.undo_with_rest(&reason).await }
     })
     .await
 }
@@ -323,6 +321,7 @@ async fn commit(rolling: &Rolling, state: &mut State, number: u32, up: Vec<Saga>
                 {
                     let mut settling = seed.settling(rolling);
                     settling.committed = true;
+                    settling.with_rest = true;
                     state.committed.push(settling);
                 }
                 state.results.push(result);

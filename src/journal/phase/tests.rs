@@ -48,9 +48,9 @@ pub(in crate::journal) fn records() -> Vec<(String, Record)> {
         Record::PrepareStarted,
         Record::HostPrepared { undo_digest: "u".into(), machine: None, epoch: None, credentials: Vec::new() },
         Record::CommitStarted { batch: 1, hosts: vec![host()] },
-        Record::UndoStarted { reason: "r".into() },
+        Record::UndoStarted { reason: "r".into(), with_rest: false },
         Record::UndoFinished { step: None, label: "l".into(), status: StepStatus::Changed, detail: String::new() },
-        Record::RunFinished { status: RunStatus::Succeeded },
+        Record::RunFinished { status: RunStatus::Succeeded, exit_code: Some(0) },
         Record::RunReopened { command: ReopenCommand::Resume, by: Operator::default() },
         Record::Note { text: "n".into() },
     ]
@@ -140,7 +140,7 @@ fn the_table_keeps_the_invariants() {
         }
         let reopen = Record::RunReopened { command: ReopenCommand::Rollback, by: Operator::default() };
         let reopened = phase.next(&reopen).unwrap();
-        let back = reopened.next(&Record::UndoStarted { reason: String::new() });
+        let back = reopened.next(&Record::UndoStarted { reason: String::new(), with_rest: true });
         assert_eq!(back.is_ok(), phase.can_go_back(), "what was touched can always go back: {phase:?}");
     }
 }

@@ -80,17 +80,17 @@ impl Fleet {
     }
 
     /// The program with what an operator's shell gives it.
-    pub(super) fn keyswap(&self) -> Command {
+    pub(super) fn keyswap(&self, output: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyswap"));
         let home = self.sandbox().dir();
         command.env_clear().env("HOME", home).env("USER", "operator").env("PATH", "/usr/bin:/bin").current_dir(home);
-        command.args(["--output", "jsonl", "--state-dir", "controller"]).stdin(Stdio::null());
+        command.args(["--output", output, "--state-dir", "controller"]).stdin(Stdio::null());
         command
     }
 
     /// Runs the program to its end.
     pub(super) fn say(&self, args: &[&str]) -> Said {
-        Said::of(&mut self.keyswap(), args)
+        Said::of(&mut self.keyswap("jsonl"), args)
     }
 
     /// Writes a playbook and starts it.
@@ -98,7 +98,7 @@ impl Fleet {
         self.write(playbook);
         let mut all = vec!["run", "fleet.toml", "-i", "inventory.toml", "--yes"];
         all.extend(args);
-        AtWork::start(&mut self.keyswap(), &all)
+        AtWork::start(&mut self.keyswap("jsonl"), &all)
     }
 
     /// Writes a playbook and runs it to its end.

@@ -5,4 +5,5 @@
 
 mod away;
 mod bench;
+mod rerun;
 mod scopes;
