@@ -18,7 +18,7 @@ use super::link::Link;
 use super::login::Plan;
 use super::session::Session;
 use super::stream::{Carrier, Fate, Stream};
-use super::trust::Trust;
+use super::trust::{Books, Trust};
 use crate::model::Connection;
 
 /// sshd drops connections at random once ten are not logged in yet (`MaxStartups 10:30:100`); a bastion sees them all.
@@ -61,6 +61,7 @@ pub struct Dialer {
     config: DialerConfig,
     keys: Arc<KeyStore>,
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    books: Arc<Books>,
 }
 
 /// A failed attempt.
@@ -81,7 +82,7 @@ impl Dialer {
     #[must_use]
     pub fn new(config: DialerConfig) -> Self {
         let keys = KeyStore::new(Arc::clone(&config.passphrase));
-        Self { config, keys, turns: Mutex::default() }
+        Self { config, keys, turns: Mutex::default(), books: Arc::default() }
     }
 
     /// Connects to a host, over its hops if it has any, checks each one's key and logs in.
@@ -137,7 +138,7 @@ impl Dialer {
         plan: &Plan,
         phase: &Mutex<Phase>,
     ) -> Result<Session, Failure> {
-        let trust = load_trust(connection, &self.config.home).await?;
+        let trust = load_trust(connection, &self.config.home, &self.books).await?;
         match &via {
             None => {
                 let tcp = connect_tcp(&connection.address, connection.port).await?;
@@ -206,9 +207,9 @@ fn failed(connection: &Connection, hop: Option<&String>, problem: Problem) -> Co
     ConnectError { endpoint: endpoint(connection), hop: hop.cloned(), problem }
 }
 
-async fn load_trust(connection: &Connection, home: &Utf8Path) -> Result<Trust, Problem> {
-    let (connection, home) = (connection.clone(), home.to_owned());
-    let loaded = tokio::task::spawn_blocking(move || Trust::load(&connection, &home)).await;
+async fn load_trust(connection: &Connection, home: &Utf8Path, books: &Arc<Books>) -> Result<Trust, Problem> {
+    let (connection, home, books) = (connection.clone(), home.to_owned(), Arc::clone(books));
+    let loaded = tokio::task::spawn_blocking(move || Trust::load(&connection, &home, &books)).await;
     loaded.unwrap_or_else(|e| Err(Problem::KnownHosts { file: Utf8PathBuf::new(), reason: e.to_string() }))
 }
 

@@ -1,6 +1,9 @@
 //! The one decision whether a host is the right one: pins, then `known_hosts`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use russh::Preferred;
@@ -13,26 +16,61 @@ use crate::model::Connection;
 /// The files that OpenSSH's client reads too.
 const GLOBAL_FILE: &str = "/etc/ssh/ssh_known_hosts";
 
+/// The `known_hosts` files of a run, each set read once and shared by all its hosts: a fleet has a line for each of its hosts,
+/// and a copy for each host would grow with the square of their number. A file that has changed is read again, so that
+/// a revocation counts from the next connection on.
+#[derive(Default)]
+pub(super) struct Books(Mutex<HashMap<Vec<Utf8PathBuf>, Book>>);
+
+/// What was read, and of which version of each file.
+type Book = (Vec<Stamp>, Arc<KnownHosts>);
+
+/// Which version of a file was read: inode, length, and both times to the nanosecond. `None`: it was not there.
+type Stamp = Option<(u64, u64, [i64; 4])>;
+
+impl Books {
+    /// The files' present content. Blocks; whoever comes meanwhile waits instead of reading it too.
+    fn read(&self, files: &[Utf8PathBuf]) -> Result<Arc<KnownHosts>, Problem> {
+        let mut books = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the reading: what changes during it has another stamp the next time.
+        let stamps: Vec<Stamp> = files.iter().map(|file| stamp(file)).collect();
+        if let Some((of, known)) = books.get(files)
+            && *of == stamps
+        {
+            return Ok(Arc::clone(known));
+        }
+        let known =
+            KnownHosts::read(files).map_err(|e| Problem::KnownHosts { file: e.file, reason: e.source.to_string() })?;
+        for note in known.notes() {
+            tracing::debug!("{} is skipped: {}", note.place, note.why);
+        }
+        let known = Arc::new(known);
+        books.insert(files.to_vec(), (stamps, Arc::clone(&known)));
+        Ok(known)
+    }
+}
+
+fn stamp(file: &Utf8Path) -> Stamp {
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.ino(), meta.len(), [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()]))
+}
+
 /// All that is known of one host's keys before it is dialled. There is no way to make one that accepts anything.
 pub(super) struct Trust {
     endpoint: Endpoint,
-    known: KnownHosts,
+    known: Arc<KnownHosts>,
     pins: Vec<HostKey>,
 }
 
 impl Trust {
     /// Reads what is recorded for a host. Blocks on files.
-    pub(super) fn load(connection: &Connection, home: &Utf8Path) -> Result<Self, Problem> {
+    pub(super) fn load(connection: &Connection, home: &Utf8Path, books: &Books) -> Result<Self, Problem> {
         let files: Vec<Utf8PathBuf> = if connection.known_hosts.is_empty() {
             vec![home.join(".ssh/known_hosts"), GLOBAL_FILE.into()]
         } else {
             connection.known_hosts.iter().map(|file| under_home(file, home)).collect()
         };
-        let known =
-            KnownHosts::read(&files).map_err(|e| Problem::KnownHosts { file: e.file, reason: e.source.to_string() })?;
-        for note in known.notes() {
-            tracing::debug!("{} is skipped: {}", note.place, note.why);
-        }
+        let known = books.read(&files)?;
         let pin = |text: &String| {
             HostKey::from_line(text).map_err(|e| Problem::BadPin { text: text.clone(), why: e.to_string() })
         };
@@ -122,7 +160,24 @@ mod tests {
             connect_timeout_ms: 1000,
             state_dir: None,
         };
-        Trust::load(&connection, home)
+        Trust::load(&connection, home, &Books::default())
+    }
+
+    #[test]
+    fn a_file_is_read_once_and_again_when_it_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Utf8Path::from_path(dir.path()).unwrap().join("kh");
+        let books = Books::default();
+        let endpoint = Endpoint::new("h1", 22);
+        let key = HostKey::from_line(A).unwrap();
+        let check = || books.read(std::slice::from_ref(&file)).unwrap();
+        assert!(matches!(check().check(&endpoint, &key), Verdict::Unknown { .. }), "no file, nothing known");
+        std::fs::write(&file, format!("h1 {A}\n")).unwrap();
+        let first = check();
+        assert!(matches!(first.check(&endpoint, &key), Verdict::Trusted(_)));
+        assert!(Arc::ptr_eq(&first, &check()), "one copy for all hosts");
+        std::fs::write(&file, format!("@revoked * {A}\nh1 {A}\n")).unwrap();
+        assert!(matches!(check().check(&endpoint, &key), Verdict::Revoked(_)));
     }
 
     #[expect(clippy::result_large_err, reason = "a test's convenience")]
