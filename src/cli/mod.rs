@@ -22,6 +22,7 @@ mod unlock;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use args::{Args, Command};
 pub use error::CliError;
@@ -48,9 +49,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Every host of a run keeps its connection from the first look to its end: the soft limit of open files, 1,024 on most
+/// machines, is lifted to the hard one. Where that is refused, hosts beyond it are said to be out of reach.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
 fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
     // A secret in a core file would outlive everything that is done here to keep it out of files.
     crate::secret::forbid_core_dumps().map_err(|error| CliError::internal("cannot forbid core dumps", error))?;
+    allow_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
