@@ -20,6 +20,10 @@ test:
 demo:
     cargo run --release -- demo
 
+# What whole runs cost with 200 to 2,000 hosts; give other numbers as arguments. Takes minutes.
+bench-fleet *NUMBERS:
+    cargo bench --bench fleet -- {{NUMBERS}}
+
 # Dependencies: licences, bans, sources, and the advisories, whose database comes from the network. Weekly.
 deny:
     cargo deny --locked check
