@@ -1,6 +1,7 @@
 //! All hosts are looked at before the first one is changed.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::each;
 use crate::engine::{Opened, Saga, Shared};
@@ -60,24 +61,87 @@ pub async fn leave_out(shared: &Shared, spared: Spared) -> HostResult {
     result
 }
 
+/// What came of one host.
+enum Looked {
+    /// It was looked at.
+    At(Opened),
+    /// It was not, and why.
+    NotAt(String),
+}
+
+/// So many hosts that refuse alike, and more of them than hosts that are ready, have one cause.
+const ALIKE: usize = 3;
+
+/// Notices that hosts refuse us for one common reason: a wrong key, a sudo rule that is missing everywhere, host keys that
+/// have changed. It is told once; asked of every host it would only cost, and a bastion or sshd that punishes failed
+/// logins would lock the operator out.
+#[derive(Default)]
+struct Common(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    ready: usize,
+    login: usize,
+    escalation: usize,
+    host_key: usize,
+}
+
+impl Common {
+    fn saw(&self, opened: &Opened) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match opened {
+            Opened::Ready(_) => seen.ready += 1,
+            Opened::Unreachable { kind: UnreachableKind::Login, .. } => seen.login += 1,
+            Opened::Unreachable { kind: UnreachableKind::Escalation, .. } => seen.escalation += 1,
+            Opened::Unreachable { kind: UnreachableKind::HostKey, .. } => seen.host_key += 1,
+            _ => {}
+        }
+    }
+
+    /// Why no further host is asked.
+    fn stopped(&self) -> Option<String> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let causes = [
+            (seen.login, "refused the login"),
+            (seen.escalation, "refused the escalation"),
+            (seen.host_key, "have keys that are unknown or have changed"),
+        ];
+        let (count, what) = causes.into_iter().find(|(count, _)| *count >= ALIKE && *count > seen.ready)?;
+        Some(format!("not looked at: {count} hosts before it {what}"))
+    }
+}
+
 /// Connects to every host, looks, and plans; `forks` at a time. Changes nothing.
 pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: usize) -> Preflight {
     let names: Vec<HostName> = hosts.iter().map(|(host, _)| host.name.clone()).collect();
+    let common = Arc::new(Common::default());
     let opened = each(hosts, forks, |(host, steps)| {
-        let shared = shared.clone();
-        async move { Saga::open(&shared, &host, &steps).await }
+        let (shared, common) = (shared.clone(), Arc::clone(&common));
+        async move {
+            if let Some(why) = common.stopped() {
+                return Looked::NotAt(why);
+            }
+            let opened = Saga::open(&shared, &host, &steps).await;
+            common.saw(&opened);
+            Looked::At(opened)
+        }
     })
     .await;
     let mut found = Preflight::default();
     for (host, opened) in names.into_iter().zip(opened) {
         let spared = |status, held, kind, reason| Spared { host: host.clone(), status, held, kind, reason };
         match opened {
-            Some(Opened::Ready(saga)) => found.ready.push(*saga),
-            Some(Opened::Unreachable { kind, reason }) => {
+            Some(Looked::NotAt(why)) => found.spared.push(spared(HostStatus::Skipped, false, None, why)),
+            Some(Looked::At(Opened::Ready(saga))) => found.ready.push(*saga),
+            Some(Looked::At(Opened::Unreachable { kind, reason })) => {
                 found.spared.push(spared(HostStatus::Unreachable, false, Some(kind), reason));
             }
-            Some(Opened::Refused { reason }) => found.spared.push(spared(HostStatus::Failed, false, None, reason)),
-            Some(Opened::Held { reason }) => found.spared.push(spared(HostStatus::Skipped, true, None, reason)),
+            Some(Looked::At(Opened::Refused { reason })) => {
+                found.spared.push(spared(HostStatus::Failed, false, None, reason));
+            }
+            Some(Looked::At(Opened::Held { reason })) => {
+                found.spared.push(spared(HostStatus::Skipped, true, None, reason));
+            }
             // Its task panicked: a fault of ours, and nothing was changed.
             None => {
                 let reason = "keyswap itself failed while it looked at this host".to_owned();

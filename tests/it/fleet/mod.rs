@@ -5,5 +5,6 @@
 
 mod away;
 mod bench;
+mod common;
 mod rerun;
 mod scopes;
