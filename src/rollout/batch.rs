@@ -92,15 +92,18 @@ pub(super) async fn advance(
     on_fall: impl Fn(&Stop) + Clone + Send + Sync + 'static,
 ) -> (Vec<Saga>, Vec<Fallen>, Vec<HostName>) {
     let all_there = Gathering::new(sagas.len());
-    let (done, lost) = side_by_side(sagas, forks, |mut saga| {
-        let (on_fall, all_there) = (on_fall.clone(), all_there.clone());
+    // Who waits for the others holds no fork: those who have not begun need it.
+    let (all, working) = (sagas.len(), Arc::new(Semaphore::new(forks.max(1))));
+    let (done, lost) = side_by_side(sagas, all, |mut saga| {
+        let (on_fall, all_there, working) = (on_fall.clone(), all_there.clone(), Arc::clone(&working));
         async move {
             let arrival = all_there.arrival();
+            let fork = working.acquire_owned().await;
             let result = match saga.prepare().await {
                 Ok(()) => saga.advance().await,
                 Err(stop) => Err(stop),
             };
-            drop(arrival);
+            drop((fork, arrival));
             // Who is early waits for the others, and says so to its host.
             let stopped = result.as_ref().is_err_and(|stop| stop.kind == StopKind::Lost);
             if !stopped {

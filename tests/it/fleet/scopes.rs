@@ -63,6 +63,20 @@ fn within_the_budget_a_failed_host_goes_back_alone_and_the_rollout_goes_on() {
 }
 
 #[test]
+fn a_batch_may_be_larger_than_the_number_of_forks() {
+    let fleet = Fleet::start(5, &[]);
+    let mut playbook = Playbook::new("");
+    playbook.rollout = playbook.rollout.replace("[1, \"25%\", \"100%\"]", "[\"100%\"]");
+    for guard in ["off", "60s"] {
+        playbook.rollout = playbook.rollout.replace("\"off\"", &format!("\"{guard}\""));
+        let said = fleet.run(&playbook, &["--forks", "2"]);
+        assert_eq!(said.code, Some(0), "{}", said.all());
+        fleet.assert("NNNNN", &said);
+        assert_eq!(fleet.say(&["rollback"]).code, Some(0));
+    }
+}
+
+#[test]
 fn the_budget_counts_over_all_batches() {
     let (fleet, said) = rollout("max_failures = 1\non_failure = \"rollback-batch\"", &[3, 7]);
     // The second failure exceeds it: all of the third batch goes back, and what was let go before stays.
