@@ -15,7 +15,7 @@ use super::{CliError, error, signals};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
-use crate::model::{Action, Drain, HostName, HostResult, HostStatus, RunId, StepStatus};
+use crate::model::{Action, HostName, HostResult, HostStatus, RunId, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
 use crate::rollout::{self, Outcome, Preflight, Rolling, batch_sizes, exit_code, run_status};
 use crate::step::{Services, Values, Work};
@@ -165,7 +165,6 @@ async fn whole(
         return Ok(nothing_done(selected, events, found, &reason, false).await.max(2));
     }
     say_plan(events, &found, args.check || args.diff || !args.yes);
-    warn_of_jobs(selected, events);
     warn_of_reboots(selected, events, &found);
     let changes = found.ready.iter().any(crate::engine::Saga::changes);
     if args.check {
@@ -208,15 +207,6 @@ async fn verifications(shared: &Shared, found: &Preflight) -> Result<(), String>
         }
     }
     Ok(())
-}
-
-/// A job that runs is not waited for: that belongs to a later version, and is not kept quiet.
-fn warn_of_jobs(selected: &Selected, events: &Sink) {
-    let mut steps = selected.hosts.iter().flat_map(|(_, steps)| steps);
-    let waits = |action: &Action| matches!(action, Action::Restart(restart) if restart.drain == Drain::Wait);
-    if steps.any(|step| step.enabled && waits(&step.action)) {
-        events.warn(None, "running jobs are not waited for: `drain` is read, but this version restarts at once");
-    }
 }
 
 /// Where nothing can start the guard at boot, a reboot in mid-run leaves a host to `resume`.

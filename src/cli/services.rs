@@ -9,7 +9,7 @@ use crate::model::{self, Http, VerifyPublish};
 use crate::secret::{Redactor, Sources};
 use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress};
 use crate::service::http::probe;
-use crate::step::{ServiceError, Services};
+use crate::step::{ServiceError, Services, Verified};
 
 /// The forge, if the inventory names one, and plain HTTP.
 pub(super) struct Servers {
@@ -68,11 +68,13 @@ impl Services for Servers {
         spec: &'a VerifyPublish,
         progress: &'a (dyn Fn(String) + Send + Sync),
         cancel: CancellationToken,
-    ) -> BoxFuture<'a, Result<String, ServiceError>> {
+    ) -> BoxFuture<'a, Result<Verified, ServiceError>> {
         Box::pin(async move {
             let mut say = |news: Progress| progress(news.to_string());
             let published = self.forge()?.verify_publish(spec, &mut say, cancel).await.map_err(|error| told(&error))?;
-            Ok(published.to_string())
+            let tasks = published.jobs.iter().filter_map(|job| job.task).collect();
+            let runners = published.jobs.iter().filter_map(|job| job.runner.clone()).collect();
+            Ok(Verified { detail: published.to_string(), tasks, runners })
         })
     }
 

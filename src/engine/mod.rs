@@ -6,6 +6,7 @@
 //!   is taken back; what cannot be read is owed;
 //! - nothing is reported as put back or as new that the host did not say after looking.
 
+mod jobs;
 mod manifest;
 mod mend;
 mod saga;
@@ -22,6 +23,7 @@ use crate::model::RunId;
 use crate::remote::{Connect, Hold, HostFacts};
 use crate::step::{Services, Values};
 
+pub use jobs::ran_here;
 pub use manifest::{About, Manifest};
 pub use mend::mend_commands;
 pub use saga::{Opened, Saga, Stop, StopKind, controllers_work, keep_alive};

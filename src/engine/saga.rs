@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use super::{Manifest, Shared};
+use super::{Manifest, Shared, ran_here};
 use crate::event::EventKind;
 use crate::journal::Record;
-use crate::model::{CredentialState, Host, HostName, Once, Step, StepRef, StepStatus, WaitFor};
+use crate::model::{CredentialState, Host, HostName, Once, Step, StepStatus, WaitFor};
 use crate::remote::{Answer, CallError, Fact, FailClass, HostFacts, Op, UnreachableKind};
 use crate::secret::SecretValue;
 use crate::step::{self, HostPlan, Looks, PlannedStep, Work};
@@ -281,6 +281,11 @@ impl Saga {
         self.plan.steps.get(self.next).filter(|step| step.once != Once::Host)
     }
 
+    /// The place of the next step.
+    pub(super) fn next_step(&self) -> usize {
+        self.next
+    }
+
     /// Goes past a barrier.
     pub fn pass_barrier(&mut self) {
         self.next += 1;
@@ -316,6 +321,7 @@ impl Saga {
         if !self.changes() || self.prepared {
             return Ok(());
         }
+        self.drain_all().await?;
         let undo_digest = step::digest_of(&self.plan.undo);
         self.record(Record::PrepareStarted).await?;
         self.prepared = true;
@@ -427,7 +433,13 @@ impl Saga {
                     None => None,
                 };
                 let op = Op::Act { hold: self.shared.hold(&head), step: step.id.index, act: act.clone() };
-                let answer = self.call(&op, value.as_ref().map(|value| value.as_slice())).await?;
+                let answer = loop {
+                    match self.call(&op, value.as_ref().map(|value| value.as_slice())).await {
+                        // A job began since the look; nothing was touched.
+                        Err(error) if class_of(&error) == Some(FailClass::Busy) => self.drain(step).await?,
+                        answer => break answer?,
+                    }
+                };
                 let Answer::Acted(acted) = answer else {
                     return Err(Stop::new(StopKind::Failed, "the host answered another question"));
                 };
@@ -448,9 +460,8 @@ impl Saga {
                 }
             }
             Work::Wait { until: WaitFor::Time(_), .. } | Work::Http(_) | Work::VerifyPublish(_) => {
-                let (shared, name) = (self.shared.clone(), self.host.name.clone());
-                let work = controllers_work(&shared, Some(&name), &step.id, &step.work);
-                keep_alive(std::slice::from_mut(self), work).await
+                let shared = self.shared.clone();
+                controllers_work(&shared, std::slice::from_mut(self), step).await
             }
             Work::Wait { until, limit } => {
                 let Some(until) = step::host_condition(until) else { return ok("") };
@@ -488,37 +499,49 @@ pub async fn keep_alive<T>(sagas: &mut [Saga], until: impl Future<Output = T>) -
     }
 }
 
-/// Work that the controller does alone: for a host, a batch or the run.
+/// Work that the controller does alone, while the hosts that it is done for are kept alive: one, a batch, or all.
 ///
 /// # Errors
 /// When it does not succeed.
 pub async fn controllers_work(
     shared: &Shared,
-    host: Option<&HostName>,
-    step: &StepRef,
-    work: &Work,
+    sagas: &mut [Saga],
+    step: &PlannedStep,
 ) -> Result<(StepStatus, String), Stop> {
+    let host = match (step.once, &*sagas) {
+        (Once::Host, [one]) => Some(one.name().clone()),
+        _ => None,
+    };
     let stop = |error: step::ServiceError| {
         Stop::new(if error.auth { StopKind::Auth } else { StopKind::Failed }, error.message)
     };
-    match work {
+    match &step.work {
         Work::VerifyPublish(spec) => {
             let progress = |detail: String| {
-                shared.events.emit(host, Some(step), EventKind::StepProgress { detail });
+                shared.events.emit(host.as_ref(), Some(&step.id), EventKind::StepProgress { detail });
             };
-            let published = shared.services.verify_publish(spec, &progress, shared.halt.clone()).await;
-            match published {
-                Ok(published) => Ok((StepStatus::Ok, published)),
+            let work = shared.services.verify_publish(spec, &progress, shared.halt.clone());
+            match keep_alive(sagas, work).await {
+                Ok(verified) => ran_here(sagas, spec, &verified).await.map(|said| (StepStatus::Ok, said)),
                 // What it leaves on the forge is said too.
                 Err(error) if shared.halt.is_cancelled() => Err(Stop::new(StopKind::Cancelled, error.message)),
                 Err(error) => Err(stop(error)),
             }
         }
-        Work::Http(spec) => Ok((StepStatus::Ok, shared.services.http(spec).await.map_err(stop)?)),
+        Work::Http(spec) => {
+            let answered = keep_alive(sagas, shared.services.http(spec)).await;
+            Ok((StepStatus::Ok, answered.map_err(stop)?))
+        }
         Work::Wait { until: WaitFor::Time(time), .. } => {
-            tokio::select! {
-                () = tokio::time::sleep(*time) => Ok((StepStatus::Ok, "waited".to_owned())),
-                () = shared.halt.cancelled() => Err(Stop::new(StopKind::Cancelled, "stopped by the operator")),
+            let halted = keep_alive(sagas, async {
+                tokio::select! {
+                    () = tokio::time::sleep(*time) => false,
+                    () = shared.halt.cancelled() => true,
+                }
+            });
+            match halted.await {
+                false => Ok((StepStatus::Ok, "waited".to_owned())),
+                true => Err(Stop::new(StopKind::Cancelled, "stopped by the operator")),
             }
         }
         _ => Ok((StepStatus::Ok, String::new())),

@@ -17,7 +17,8 @@ use super::shared::SOURCES;
 use super::template::Mode;
 use crate::model::{
     Action, Approve, AssertNotStored, Backup, Command, CommandLine, Drain, EnvFormat, Http, Place, Point, Prove,
-    Reaches, RemotePath, Restart, RestartHow, Restore, SecretName, SecretSource, VerifyPublish, Wait, WaitFor,
+    PublishOn, Reaches, RemotePath, Restart, RestartHow, Restore, SecretName, SecretSource, VerifyPublish, Wait,
+    WaitFor,
 };
 
 /// The secrets that a playbook declares.
@@ -222,6 +223,10 @@ fn verify_publish(table: &Reader<'_>) -> Option<VerifyPublish> {
     let image = table.parsed("image", |text| check::plain(text, "image", "._-/:@", 255)).optional();
     let timeout = table.positive("timeout").or(Duration::from_secs(20 * 60));
     let inputs = inputs(table);
+    let on = table.word("on", &[("any", PublishOn::Any), ("this-runner", PublishOn::ThisRunner)]).or(PublishOn::Any);
+    let runner = table.parsed("runner", |text| check::plain(text, "runner's name", "._- ()", 255)).optional();
+    let runner_log = table.parsed("runner_log", remote).optional();
+    let pushed_by = table.parsed("pushed_by", |text| check::plain(text, "account", "._-", 255)).optional();
     Some(VerifyPublish {
         repo: repo?,
         workflow: workflow?,
@@ -229,6 +234,10 @@ fn verify_publish(table: &Reader<'_>) -> Option<VerifyPublish> {
         image: image?,
         timeout: timeout?,
         inputs: inputs?,
+        on: on?,
+        runner: runner?,
+        runner_log: runner_log?,
+        pushed_by: pushed_by?,
     })
 }
 

@@ -20,6 +20,6 @@ pub use outcome::{CredentialState, HostResult, HostStatus, RunStatus, StepStatus
 pub use path::{BadPath, RemotePath};
 pub use playbook::{
     Action, Approve, AssertNotStored, Backup, BatchSize, Command, CommandLine, Drain, EnvFormat, Http, OnFailure, Once,
-    Place, Point, Prove, Reaches, Restart, RestartHow, Restore, Rollout, SecretName, SecretSource, Step, StepRef,
-    VerifyPublish, Wait, WaitFor,
+    Place, Point, Prove, PublishOn, Reaches, Restart, RestartHow, Restore, Rollout, SecretName, SecretSource, Step,
+    StepRef, VerifyPublish, Wait, WaitFor,
 };

@@ -347,6 +347,29 @@ pub struct VerifyPublish {
     /// Inputs of the dispatch.
     #[serde(default)]
     pub inputs: std::collections::BTreeMap<String, String>,
+    /// On which runner it must have run to count.
+    #[serde(default)]
+    pub on: PublishOn,
+    /// The host's runner by the name that the forge knows.
+    #[serde(default)]
+    pub runner: Option<String>,
+    /// The runner's own log on the host; `None`: the service manager's.
+    #[serde(default)]
+    pub runner_log: Option<RemotePath>,
+    /// The account that must have pushed the image: another one means that a fallback credential was used.
+    #[serde(default)]
+    pub pushed_by: Option<String>,
+}
+
+/// On which runner a verification must have run to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PublishOn {
+    /// On any; where it ran is said if it can be told.
+    #[default]
+    Any,
+    /// On the runner of a host of this batch. What cannot be told does not count.
+    ThisRunner,
 }
 
 /// A command line: either for the target's `sh`, or words that no shell sees.

@@ -68,6 +68,10 @@ pub enum Fact {
     Service(ServiceFact),
     /// To [`super::Probe::Backups`], oldest first.
     Backups(Vec<BackupFact>),
+    /// To [`super::Probe::Busy`].
+    Busy(BusyFact),
+    /// To [`super::Probe::Task`]: the tasks that the log names; `None` when there is no log to read.
+    Tasks(Option<Vec<u64>>),
     /// The probe says no: the step could not be done here.
     Refused(Failure),
 }
@@ -154,6 +158,17 @@ pub struct BackupFact {
     pub fingerprint: Fingerprint,
     /// A `restore` has put it back before.
     pub restored: bool,
+}
+
+/// Whether a runner works on a job.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BusyFact {
+    /// Places that were looked at: `processes`, `containers`. None: it cannot be told whether jobs run.
+    pub looked: Vec<String>,
+    /// What was found there: `process:77(bash)`, `container:NAME`.
+    pub jobs: Vec<String>,
+    /// Why a place could not be looked at.
+    pub blind: Option<String>,
 }
 
 /// How an act ended well.
@@ -257,6 +272,8 @@ pub enum FailClass {
     Command,
     /// It took too long.
     Timeout,
+    /// The runner works on a job.
+    Busy,
     /// Another run holds the host.
     Held,
     /// This session no longer holds the host.
@@ -277,6 +294,7 @@ impl FailClass {
             "service" => Self::Service,
             "command" => Self::Command,
             "timeout" => Self::Timeout,
+            "busy" => Self::Busy,
             "held" => Self::Held,
             "fenced" => Self::Fenced,
             _ => Self::Broken,

@@ -14,8 +14,8 @@ mod undo;
 use futures_util::future::BoxFuture;
 
 pub use answer::{
-    Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact, HostFacts,
-    NowFact, RecordedRun, ServiceFact, Undone, UndoneRecord,
+    Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact,
+    HostFacts, NowFact, RecordedRun, ServiceFact, Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
 pub use op::{Act, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};

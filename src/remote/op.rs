@@ -148,6 +148,22 @@ pub enum Probe {
         /// Its path.
         path: RemotePath,
     },
+    /// Whether a runner works on a job.
+    Busy {
+        /// Which runner.
+        how: RestartHow,
+    },
+    /// Whether a runner took tasks of the forge, by its own log.
+    Task {
+        /// Which runner.
+        how: RestartHow,
+        /// Its log file; `None`: the service manager's.
+        log: Option<RemotePath>,
+        /// The repository, `owner/name`.
+        repo: String,
+        /// The tasks' ids.
+        tasks: Vec<u64>,
+    },
 }
 
 /// One key of an environment file is set, others are taken out.
@@ -234,6 +250,9 @@ pub enum Act {
         timeout: Duration,
         /// What the new process must have.
         pointer: Option<Pointer>,
+        /// A runner that works on a job is not touched: the answer is [`super::FailClass::Busy`].
+        #[serde(default)]
+        drain: bool,
     },
     /// Run a command; never twice.
     Command {

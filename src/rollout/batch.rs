@@ -169,7 +169,7 @@ pub(super) fn barrier_of(sagas: &[Saga]) -> Option<PlannedStep> {
 }
 
 /// Runs a barrier's step for the batch. A batch in which nothing changes has nothing to verify.
-pub(super) async fn barrier(shared: &Shared, step: &PlannedStep, needed: bool) -> Result<(), Stop> {
+pub(super) async fn barrier(shared: &Shared, sagas: &mut [Saga], step: &PlannedStep, needed: bool) -> Result<(), Stop> {
     shared.events.emit(None, Some(&step.id), EventKind::StepStarted);
     let began = std::time::Instant::now();
     let finish = |status: StepStatus, detail: &str| {
@@ -185,7 +185,7 @@ pub(super) async fn barrier(shared: &Shared, step: &PlannedStep, needed: bool) -
     shared.journal.append(None, Record::StepStarted { step: step.id.clone(), intent: step.detail.clone() }).await?;
     let mut tries = 0;
     let outcome = loop {
-        let outcome = controllers_work(shared, None, &step.id, &step.work).await;
+        let outcome = controllers_work(shared, sagas, step).await;
         match &outcome {
             Err(stop) if stop.kind == StopKind::Failed && tries < step.retries => tries += 1,
             _ => break outcome,

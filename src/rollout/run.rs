@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Outcome;
 use super::batch::{self, Fallen};
 use super::select::batch_sizes;
-use crate::engine::{Saga, Settling, Shared, Stop, StopKind, keep_alive};
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{Host, HostName, HostResult, HostStatus, OnFailure, Rollout};
@@ -126,8 +126,7 @@ async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec
             return;
         }
         let Some(step) = batch::barrier_of(&up) else { break };
-        let work = batch::barrier(&rolling.shared, &step, changes);
-        if let Err(stop) = keep_alive(&mut up, work).await {
+        if let Err(stop) = batch::barrier(&rolling.shared, &mut up, &step, changes).await {
             let reason = format!("step {}: {}", step.id, stop.reason);
             let stop = Stop { kind: stop.kind, reason };
             let fallen = up.into_iter().map(|saga| Fallen { saga, stop: stop.clone() }).collect();

@@ -25,7 +25,7 @@ use crate::remote::{Act, Fact, HostCondition, UndoRecord, in_undo_order};
 use crate::secret::SecretValue;
 
 pub use looks::Looks;
-pub use services::{ServiceError, Services};
+pub use services::{ServiceError, Services, Verified};
 
 /// What is to be done on one host, and its way back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,9 @@ pub struct PlannedStep {
     pub diff: Vec<String>,
     /// How often it is tried again.
     pub retries: u32,
+    /// How long running jobs are waited for before it; `None`: they are not.
+    #[serde(default)]
+    pub drain: Option<Duration>,
     /// What to do.
     pub work: Work,
 }
@@ -250,6 +253,7 @@ pub fn plan(
                 detail: planned.detail,
                 diff: planned.diff,
                 retries: step.retries,
+                drain: drain_of(step, &planned.work),
                 work: planned.work,
             }),
             Err(no) => refusals.push(Refusal { step: step.id.clone(), reason: no.reason, fix: no.fix }),
@@ -315,6 +319,16 @@ impl Planner<'_> {
 /// A resolved path from a host, as a path again.
 fn resolved(text: &str) -> Result<RemotePath, No> {
     text.parse().map_err(|error| No::because(format!("the host names a path that cannot be used: {error}")))
+}
+
+/// How long running jobs are waited for before a step: only a runner that is up can have any.
+fn drain_of(step: &Step, work: &Work) -> Option<Duration> {
+    match (&step.action, work) {
+        (Action::Restart(restart), Work::Act { act: Act::Restart { drain: true, .. }, .. }) => {
+            Some(restart.drain_timeout)
+        }
+        _ => None,
+    }
 }
 
 /// The record that takes a written file back.

@@ -1,7 +1,7 @@
 //! `restart`: the runner takes the new files up, and its process is looked at.
 
 use super::{Looks, No, Planned, Planner};
-use crate::model::{Action, Point, Reaches, Restart, RestartHow, Step};
+use crate::model::{Action, Drain, Point, Reaches, Restart, RestartHow, Step};
 use crate::remote::{Act, Active, Fact, Pointer, UndoRecord};
 
 /// The last pointer before a restart that its process must show.
@@ -73,6 +73,7 @@ impl Planner<'_> {
                 healthy: restart.healthy,
                 timeout: restart.timeout,
                 pointer,
+                drain: was_up && restart.drain == Drain::Wait,
             },
         ))
     }

@@ -12,16 +12,27 @@ pub trait Services: Send + Sync {
 
     /// Dispatches the workflow and waits for its end. `progress` gets a line whenever there is something new.
     ///
-    /// Says in a line what was published.
+    /// What the hosts say of the run is not asked here.
     fn verify_publish<'a>(
         &'a self,
         spec: &'a VerifyPublish,
         progress: &'a (dyn Fn(String) + Send + Sync),
         cancel: CancellationToken,
-    ) -> BoxFuture<'a, Result<String, ServiceError>>;
+    ) -> BoxFuture<'a, Result<Verified, ServiceError>>;
 
     /// Asks an HTTP server; says in a line what it answered.
     fn http<'a>(&'a self, spec: &'a Http) -> BoxFuture<'a, Result<String, ServiceError>>;
+}
+
+/// A run that the forge calls a success.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// In a line: the run, what it pushed, where it ran.
+    pub detail: String,
+    /// The tasks that its jobs became, as a runner's own log has them.
+    pub tasks: Vec<u64>,
+    /// The runners that its jobs ran on, where the forge names them.
+    pub runners: Vec<String>,
 }
 
 /// Why a server did not do what was asked.

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::parse;
 use super::quote::call;
 use super::{Shell, ShellError};
-use crate::model::{EnvFormat, RestartHow, RunId};
+use crate::model::{EnvFormat, RemotePath, RestartHow, RunId};
 use crate::remote::{
     Act, Answer, CallError, EnvEdit, FailClass, Failure, Hold, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
     Probe, Target, UndoRecord,
@@ -197,6 +197,17 @@ fn probe_call(n: usize, probe: &Probe) -> String {
             call("ks_probe", [&n, "ks_look_service", &n, kind, a, b, key, value, content])
         }
         Probe::Backups { path } => call("ks_probe", [&n, "ks_look_backups", &n, path.as_str()]),
+        Probe::Busy { how } => {
+            let [kind, a, b, _] = service_words(how);
+            call("ks_probe", [&n, "ks_look_busy", &n, kind, a, b])
+        }
+        Probe::Task { how, log, repo, tasks } => {
+            let [kind, a, b, _] = service_words(how);
+            let log = log.as_ref().map_or("-", RemotePath::as_str);
+            let tasks: Vec<String> = tasks.iter().map(u64::to_string).collect();
+            let words = [n.as_str(), "ks_look_task", &n, kind, a, b, log, repo];
+            call("ks_probe", words.into_iter().chain(tasks.iter().map(String::as_str)))
+        }
     }
 }
 
@@ -247,12 +258,14 @@ fn act_words(step: u32, act: &Act) -> (String, Duration) {
         Act::Point { target, format, edit: EnvEdit { key, value, remove } } => {
             (write("ks_point", target, &[format_word(*format), key, value, &remove.join(" ")]), none)
         }
-        Act::Restart { how, was_up, healthy, timeout, pointer } => {
+        Act::Restart { how, was_up, healthy, timeout, pointer, drain } => {
             let [kind, a, b, command] = service_words(how);
             let [key, value, content] = pointer_words(pointer.as_ref());
             let was = if *was_up { "yes" } else { "no" };
             let (hold, limit) = (hundredths(*healthy), seconds(*timeout));
-            let words = call("ks_restart", [&step, was, &hold, &limit, kind, a, b, command, key, value, content]);
+            let drain = if *drain { "yes" } else { "no" };
+            let words = [&step, was, &hold, &limit, kind, a, b, command, key, value, content, drain];
+            let words = call("ks_restart", words);
             (words, *timeout + *healthy + Duration::from_secs(90))
         }
         Act::Command { script, limit } => (call("ks_command", [&step, seconds(*limit).as_str(), script]), *limit),

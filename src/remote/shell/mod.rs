@@ -9,6 +9,8 @@ mod env_tests;
 mod file_tests;
 mod frame;
 mod host;
+#[cfg(test)]
+mod idle_tests;
 mod parse;
 pub(crate) mod quote;
 #[cfg(test)]
@@ -28,6 +30,7 @@ const PIECES: &[&str] = &[
     include_str!("lib/service.sh"),
     include_str!("lib/state.sh"),
     include_str!("lib/look.sh"),
+    include_str!("lib/idle.sh"),
     include_str!("lib/saga.sh"),
     include_str!("lib/undo.sh"),
     include_str!("lib/guard.sh"),

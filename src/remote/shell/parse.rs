@@ -4,8 +4,8 @@
 use super::host::Fields;
 use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
-    Acted, Active, Answer, BackupFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore, FileFact,
-    HostFacts, NowFact, Op, Probe, RecordedRun, ServiceFact, Undone, UndoneRecord,
+    Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore,
+    FileFact, HostFacts, NowFact, Op, Probe, RecordedRun, ServiceFact, Undone, UndoneRecord,
 };
 
 /// One line of an answer.
@@ -212,6 +212,20 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                 mine(tag).next().ok_or_else(|| broken(&format!("probe {n} was not answered with `{tag}`")))
             };
             Ok(match probe {
+                Probe::Busy { .. } => {
+                    let line = first("busy")?;
+                    Fact::Busy(BusyFact {
+                        looked: line.list("looked"),
+                        jobs: line.list("jobs"),
+                        blind: Some(line.get("blind")).filter(|blind| !blind.is_empty()).map(str::to_owned),
+                    })
+                }
+                Probe::Task { .. } => {
+                    let line = first("task")?;
+                    let found = line.list("found").into_iter().map(|task| task.parse());
+                    let found = found.collect::<Result<_, _>>().map_err(|_| broken("a task that is no number"))?;
+                    Fact::Tasks(Some(found).filter(|_| line.get("read") == "yes"))
+                }
                 Probe::File { .. } => {
                     let line = first("file")?;
                     Fact::File(FileFact {

@@ -56,9 +56,9 @@ impl Pipe for LocalPipe {
     }
 }
 
-const SHELLS: &[&[&str]] = &[&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
+pub(super) const SHELLS: &[&[&str]] = &[&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
 
-async fn host(shell: &[&str], state: &Path) -> ShellHost {
+pub(super) async fn host(shell: &[&str], state: &Path) -> ShellHost {
     let child = Command::new("setsid")
         .args(shell)
         .arg("-c")
@@ -74,7 +74,7 @@ fn sha(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn remote(path: &Path) -> RemotePath {
+pub(super) fn remote(path: &Path) -> RemotePath {
     path.to_str().unwrap().parse().unwrap()
 }
 
@@ -210,6 +210,7 @@ async fn rotation(host: &mut ShellHost, runner: &Runner, value: &str) -> Rotatio
         Act::Place(target(&file.path, &before, &sha(NEW))),
         Act::Point { target: target(&env.path, &env_before, &env.edits[0].post), format: EnvFormat::Dotenv, edit },
         Act::Restart {
+            drain: true,
             how: runner.how(),
             was_up: true,
             healthy: Duration::from_millis(200),

@@ -54,6 +54,8 @@ pub struct Outcome {
     pub runner: String,
     /// An image that it pushes before it ends: `owner/name:tag` and the manifest's digest.
     pub push: Option<(String, String)>,
+    /// The account that pushes it; `None`: the image's owner.
+    pub pushed_by: Option<String>,
     /// Lines of the job's log.
     pub log: Vec<String>,
 }
@@ -62,7 +64,14 @@ impl Outcome {
     /// A run that goes this way.
     #[must_use]
     pub fn new(ending: Ending) -> Self {
-        Self { ending, after: Duration::ZERO, runner: "runner-1".to_owned(), push: None, log: Vec::new() }
+        Self {
+            ending,
+            after: Duration::ZERO,
+            runner: "runner-1".to_owned(),
+            push: None,
+            pushed_by: None,
+            log: Vec::new(),
+        }
     }
 
     /// A run that succeeds.
@@ -87,6 +96,12 @@ impl Outcome {
     #[must_use]
     pub fn pushing(self, image: &str, digest: &str) -> Self {
         Self { push: Some((image.to_owned(), digest.to_owned())), ..self }
+    }
+
+    /// Its pushes are this account's.
+    #[must_use]
+    pub fn pushed_by(self, login: &str) -> Self {
+        Self { pushed_by: Some(login.to_owned()), ..self }
     }
 }
 

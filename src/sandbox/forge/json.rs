@@ -121,7 +121,7 @@ pub(super) fn jobs(version: Version, base: &str, run: &Run) -> Vec<Value> {
 /// A package's version.
 pub(super) fn package(package: &Package) -> Value {
     json!({
-        "id": package.id, "owner": {"login": package.owner}, "repository": null, "creator": {"login": package.owner},
+        "id": package.id, "owner": {"login": package.owner}, "repository": null, "creator": {"login": package.creator},
         "type": "container", "name": package.name, "version": package.tag, "html_url": "",
         "created_at": moment(Some(package.created)),
     })

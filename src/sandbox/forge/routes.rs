@@ -31,6 +31,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(&at("/branches/{*branch}"), get(branch))
         .route(&at("/tags/{*tag}"), get(tag))
         .route(&at("/contents/{*path}"), get(contents))
+        .route(&at("/raw/{*path}"), get(raw))
         .route(&at("/actions/workflows/{file}/dispatches"), post(dispatch))
         .route(&at("/actions/runs"), get(runs))
         .route(&at("/actions/runs/{id}"), get(run))
@@ -161,6 +162,24 @@ async fn contents(
             json!({"name": name, "path": format!("{path}/{name}"), "type": if dir { "dir" } else { "file" }})
         };
         Json(entries.into_iter().map(entry).collect::<Vec<_>>()).into_response()
+    }))
+}
+
+/// A file as it is: of a workflow, what matters here is which inputs it declares.
+async fn raw(
+    State(app): App,
+    Path((owner, name, path)): Path<(String, String, String)>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Response {
+    let world = app.world();
+    answer(seen(&world, &headers, (&owner, &name)).map(|(repo, _)| {
+        let known = params.get("ref").is_none_or(|name| repo.commit(name).is_some());
+        if !known || !repo.files.contains(&path) {
+            return not_found();
+        }
+        let inputs = repo.inputs.iter().map(|input| format!("      {input}:\n        required: false\n"));
+        format!("on:\n  workflow_dispatch:\n    inputs:\n{}", inputs.collect::<String>()).into_response()
     }))
 }
 

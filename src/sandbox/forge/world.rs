@@ -152,6 +152,8 @@ pub struct Package {
     pub id: u64,
     /// The owner.
     pub owner: String,
+    /// The account that pushed it.
+    pub creator: String,
     /// The name below the owner.
     pub name: String,
     /// The tag.
@@ -275,18 +277,23 @@ impl World {
             _ => "failure",
         });
         if let Some((image, digest)) = &outcome.push {
-            self.push(image, digest);
+            self.push_as(outcome.pushed_by.as_deref(), image, digest);
         }
     }
 
     /// Pushes an image (`owner/name:tag`): a tag that is there is deleted and made anew, even for the same digest.
     pub fn push(&mut self, image: &str, digest: &str) {
+        self.push_as(None, image, digest);
+    }
+
+    fn push_as(&mut self, login: Option<&str>, image: &str, digest: &str) {
         let (path, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
         let (owner, name) = path.split_once('/').unwrap_or(("", path));
         let id = self.id();
         let (owner, name, tag) = (owner.to_lowercase(), name.to_lowercase(), tag.to_lowercase());
         self.packages.retain(|package| !(package.owner == owner && package.name == name && package.tag == tag));
-        self.packages.push(Package { id, owner, name, tag, digest: digest.to_owned(), created: now() });
+        let creator = login.unwrap_or(&owner).to_owned();
+        self.packages.push(Package { id, owner, creator, name, tag, digest: digest.to_owned(), created: now() });
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Pushed {
     pub created: Option<Timestamp>,
     /// The manifest's digest (`sha256:…`), where it can be read.
     pub digest: Option<String>,
+    /// The account that pushed it.
+    pub by: Option<String>,
 }
 
 /// A tag before and after a run.
@@ -45,6 +47,8 @@ struct Row {
     id: u64,
     #[serde(default, deserialize_with = "wire::moment")]
     created_at: Option<Timestamp>,
+    #[serde(default)]
+    creator: Option<wire::User>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,7 +94,8 @@ impl ForgeClient {
         let files: Option<Vec<File>> = self.get_if_there(&Request::new(Method::Get, &files)).await?;
         let manifest = files.unwrap_or_default().into_iter().find(|file| file.name == "manifest.json");
         let digest = manifest.filter(|file| is_digest(&file.sha256)).map(|file| format!("sha256:{}", file.sha256));
-        Ok(Some(Pushed { id: row.id, created: row.created_at, digest }))
+        let by = row.creator.map(|creator| clean(&creator.login)).filter(|login| !login.is_empty());
+        Ok(Some(Pushed { id: row.id, created: row.created_at, digest, by }))
     }
 
     /// As [`Self::pushed`], before a dispatch: what cannot be read now could not be compared later.
@@ -110,6 +115,7 @@ pub(super) fn compare(
     image: &Image,
     before: Option<Pushed>,
     after: Option<Pushed>,
+    by: Option<&str>,
     run: &RunView,
 ) -> Result<ImageProof, String> {
     let Some(after) = after else { return Err(format!("`{image}` is not there: the run pushed nothing")) };
@@ -121,6 +127,10 @@ pub(super) fn compare(
     if early || late {
         let when = if early { "before the run started" } else { "after the run had ended" };
         return Err(format!("`{image}` was pushed {when}: by somebody else"));
+    }
+    if let Some(wanted) = by.filter(|wanted| after.by.as_deref().is_none_or(|by| !by.eq_ignore_ascii_case(wanted))) {
+        let by = after.by.as_deref().unwrap_or("nobody that the forge names");
+        return Err(format!("`{image}` was pushed by {by}, not by {wanted}: another credential was used"));
     }
     Ok(ImageProof { image: image.to_string(), before, after })
 }
@@ -157,13 +167,13 @@ mod tests {
     }
 
     fn pushed(id: u64, created: i64) -> Option<Pushed> {
-        Some(Pushed { id, created: at(created), digest: None })
+        Some(Pushed { id, created: at(created), digest: None, by: Some("publisher".to_owned()) })
     }
 
     #[test]
     fn only_a_new_row_from_the_time_of_the_run_counts() {
         let image = Image::parse("owner/name:latest").unwrap();
-        let judge = |before, after| compare(&image, before, after, &run());
+        let judge = |before, after| compare(&image, before, after, None, &run());
         assert!(judge(None, pushed(2, 1050)).is_ok());
         assert!(judge(pushed(1, 500), pushed(2, 1050)).is_ok());
         assert!(judge(pushed(1, 500), pushed(2, 1101)).is_ok());
@@ -172,6 +182,9 @@ mod tests {
         assert!(judge(pushed(1, 500), pushed(1, 500)).unwrap_err().contains("still the one"));
         assert!(judge(None, pushed(2, 1000)).unwrap_err().contains("before the run"));
         assert!(judge(None, pushed(2, 1200)).unwrap_err().contains("after the run"));
+        let by = |wanted| compare(&image, None, pushed(2, 1050), Some(wanted), &run());
+        assert!(by("Publisher").is_ok());
+        assert!(by("admin").unwrap_err().contains("another credential was used"));
     }
 
     #[test]

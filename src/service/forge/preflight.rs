@@ -29,7 +29,12 @@ pub(super) struct Look {
     pub(super) abilities: Abilities,
     /// The image that must be pushed, and what is there now.
     pub(super) image: Option<(Image, Option<Pushed>)>,
+    /// The workflow declares [`NONCE`].
+    pub(super) takes_nonce: bool,
 }
+
+/// The input by which a run can be told from every other one, where the workflow declares it.
+pub(super) const NONCE: &str = "keyswap_nonce";
 
 impl ForgeClient {
     /// Asks which server it is. Only Forgejo has an API of that name; Gitea answers 404 there.
@@ -57,6 +62,7 @@ impl ForgeClient {
         self.repository(&target, &mut notes).await?;
         let commit = self.commit(&target).await?;
         let workflow = self.workflow(&target, server.product, &commit).await?;
+        let takes_nonce = self.declares_nonce(&target, &workflow, &commit).await;
         let image = match image {
             Some(image) => {
                 let before = self.pushed_before(&image).await?;
@@ -65,7 +71,7 @@ impl ForgeClient {
             None => None,
         };
         let preflight = Preflight { server, git_ref: target.git_ref.full(), commit, workflow, notes };
-        Ok(Look { preflight, target, abilities, image })
+        Ok(Look { preflight, target, abilities, image, takes_nonce })
     }
 
     async fn repository(&self, target: &Target, notes: &mut Vec<String>) -> Result<(), VerifyError> {
@@ -96,6 +102,19 @@ impl ForgeClient {
             return Err(VerifyError::NotReady(NotReady::NoRef { repo, git_ref }));
         };
         Ok(clean(&found.commit.id))
+    }
+
+    /// Whether the workflow declares [`NONCE`] among its inputs. Only a hint: what cannot be read is taken for a no.
+    async fn declares_nonce(&self, target: &Target, workflow: &str, commit: &str) -> bool {
+        let mut path = target.path(&["raw"]);
+        path.extend(workflow.split('/'));
+        let request = Request::new(Method::Get, &path).query("ref", commit);
+        let Ok(reply) = self.api().send(&request).await else { return false };
+        let text = String::from_utf8_lossy(reply.body());
+        let key = |line: &str| {
+            line.trim().trim_matches(['"', '\'']).strip_prefix(NONCE).map(|rest| rest.starts_with(['"', '\'', ':']))
+        };
+        text.lines().any(|line| key(line) == Some(true))
     }
 
     /// Finds the workflow as the server will: in the first of the directories that exists, by its file name.

@@ -107,6 +107,10 @@ mod tests {
             image: None,
             timeout: Duration::from_secs(1),
             inputs: std::collections::BTreeMap::new(),
+            on: crate::model::PublishOn::Any,
+            runner: None,
+            runner_log: None,
+            pushed_by: None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! From a step to its verdict: look, dispatch, wait, judge; and when it gives up, leave as little as possible.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::dispatch::{Mark, Started};
 use super::image::{Image, ImageProof, Pushed, compare};
 use super::jobs::JobSeen;
-use super::preflight::{Look, Preflight};
+use super::preflight::{Look, NONCE, Preflight};
 use super::run::{RunRef, RunState, RunView};
 use super::target::Target;
 use super::version::{Abilities, RunSource};
@@ -69,6 +69,8 @@ struct Flight<'a> {
     client: &'a ForgeClient,
     spec: &'a VerifyPublish,
     progress: &'a mut (dyn FnMut(Progress) + Send),
+    /// The inputs of the dispatch: the step's own, and a nonce where the workflow takes one.
+    inputs: BTreeMap<String, String>,
     /// Set before a dispatch is sent.
     sent: Option<Sent>,
     run: Option<RunRef>,
@@ -95,8 +97,16 @@ impl ForgeClient {
         cancel: &CancellationToken,
     ) -> Result<Published, VerifyError> {
         let deadline = Instant::now() + spec.timeout;
-        let mut flight =
-            Flight { client: self, spec, progress, sent: None, run: None, state: None, need_approval: false };
+        let mut flight = Flight {
+            client: self,
+            spec,
+            progress,
+            inputs: spec.inputs.clone(),
+            sent: None,
+            run: None,
+            state: None,
+            need_approval: false,
+        };
         let outcome = {
             let work = Box::pin(flight.fly());
             tokio::select! {
@@ -141,7 +151,10 @@ impl ForgeClient {
 impl Flight<'_> {
     async fn fly(&mut self) -> Result<Published, VerifyError> {
         let client = self.client;
-        let Look { preflight, target, abilities, image } = client.look(self.spec).await?;
+        let Look { preflight, target, abilities, image, takes_nonce } = client.look(self.spec).await?;
+        if takes_nonce {
+            self.inputs.entry(NONCE.to_owned()).or_insert_with(|| uuid::Uuid::new_v4().simple().to_string());
+        }
         let mark = client.mark(&target, abilities).await.map_err(VerifyError::asking)?;
         (self.progress)(Progress::Ready {
             server: preflight.server.to_string(),
@@ -157,7 +170,7 @@ impl Flight<'_> {
             image: image.is_some(),
         };
         self.sent = Some(sent.clone());
-        let started = client.start(&target, &self.spec.inputs, abilities, mark, self.progress).await?;
+        let started = client.start(&target, &self.inputs, abilities, mark, self.progress).await?;
         self.run = Some(started.run.clone());
         (self.progress)(Progress::Dispatched { run: started.run.clone() });
         let view = self.watch(&sent, &started).await?;
@@ -223,7 +236,9 @@ impl Flight<'_> {
         let unverified = |reason| VerifyError::Unverified { run: view.run.clone(), reason };
         loop {
             match self.client.pushed(image).await {
-                Ok(after) => return compare(image, before, after, view).map_err(unverified),
+                Ok(after) => {
+                    return compare(image, before, after, self.spec.pushed_by.as_deref(), view).map_err(unverified);
+                }
                 Err(error) if error.is_passing() => {
                     (self.progress)(Progress::Unanswered { reason: error.to_string() });
                 }
@@ -259,7 +274,7 @@ impl Flight<'_> {
             let run = match run {
                 Some(run) => run,
                 // The dispatch was under way: its run is looked for, once more and not for long.
-                None => match self.client.find(&sent.target, &self.spec.inputs, sent.abilities, sent.mark).await {
+                None => match self.client.find(&sent.target, &self.inputs, sent.abilities, sent.mark).await {
                     Ok(Some(run)) => run,
                     Ok(None) | Err(_) => return Leftover::Unknown,
                 },

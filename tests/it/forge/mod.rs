@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use keyswap::model::{Service, VerifyPublish};
+use keyswap::model::{PublishOn, Service, VerifyPublish};
 use keyswap::sandbox::forge::{Account, Ending, Fault, FaultKind, Outcome, RunnerHook, Setup, StandIn, Version};
 use keyswap::service::forge::{
     Forge, ForgeClient, ForgeConfig, Leftover, NotReady, Progress, Published, RunState, TimedOut, VerifyError,
@@ -36,6 +36,10 @@ fn spec() -> VerifyPublish {
         image: None,
         timeout: Duration::from_secs(20),
         inputs: BTreeMap::new(),
+        on: PublishOn::Any,
+        runner: None,
+        runner_log: None,
+        pushed_by: None,
     }
 }
 

@@ -213,8 +213,9 @@ ks_backup() {
   ks_say did step "$1" how changed
 }
 
-# ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA: restarts the runner and looks at its process. What was
-# stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one.
+# ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA DRAIN: restarts the runner and looks at its process. What
+# was stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one. DRAIN `yes`: a
+# runner that works on a job is not touched.
 ks_restart() {
   local step was hold limit kind a b command key value sha boot since fresh
   step=$1 was=$2 hold=$3 limit=$4 kind=$5 a=$6 b=$7 command=$8 key=$9
@@ -232,7 +233,13 @@ ks_restart() {
   if [ "$boot" = "$KS_BOOT" ]; then
     ks_svc_state "$kind" "$a" "$b"
     [ "$KS_ACTIVE" = yes ] && [ "$KS_PID" != 0 ] && ks_pid "$KS_PID" && [ "$KS_START" -ge "$since" ] && fresh=1
-  else
+  fi
+  if [ -z "$fresh" ] && [ "${12}" = yes ]; then
+    ks_busy "$kind" "$a" "$b"
+    ks_tail "$KS_JOBS"
+    [ -z "$KS_TAIL" ] || ks_die busy "the runner works on $KS_TAIL"
+  fi
+  if [ "$boot" != "$KS_BOOT" ]; then
     ks_ticks
     since=$KS_TICKS
     ks_note "started.$step" "$KS_BOOT $since"

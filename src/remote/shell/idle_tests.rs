@@ -1,0 +1,146 @@
+//! Whether a runner works, and which tasks it took: asked of a program that is called like a real runner.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::tests::{SHELLS, host, remote};
+use crate::model::RestartHow;
+use crate::remote::{Answer, BusyFact, Fact, Host, Op, Probe};
+
+/// Waits at a fifo without a child; `job` and `done` start and end one.
+const PROGRAM: &str = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\n[ -s pid ] || echo $$ >pid\n: >up\n\
+    while read -r word <orders; do case $word in\n\
+    job) sleep 300 & job=$!; : >busy ;;\n\
+    done) kill \"$job\"; wait \"$job\" 2>/dev/null; rm -f busy ;;\nesac; done\n";
+
+struct Program {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Program {
+    /// Started by its name, or below a shell that stands for a container's init.
+    fn start(name: &str, below_init: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(name);
+        std::fs::write(&file, PROGRAM).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Command::new("mkfifo").arg(dir.path().join("orders")).status().unwrap().success());
+        let mut command = if below_init {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg("echo $$ >\"$1/pid\"; \"$2\"; :").arg("init").arg(dir.path()).arg(&file);
+            command
+        } else {
+            Command::new(&file)
+        };
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let program = Self { dir, child };
+        program.until("up", true);
+        program
+    }
+
+    fn until(&self, file: &str, there: bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.dir.path().join(file).exists() != there {
+            assert!(Instant::now() < end, "{file}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn order(&self, word: &str) {
+        std::fs::write(self.dir.path().join("orders"), format!("{word}\n")).unwrap();
+        self.until("busy", word == "job");
+    }
+
+    fn how(&self) -> RestartHow {
+        let pid_file = Some(remote(&self.dir.path().join("pid")));
+        RestartHow::Command { command: "false".to_owned(), check: Some("false".to_owned()), pid_file }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.dir.path().join("busy").exists() {
+            self.order("done");
+        }
+        let pid = std::fs::read_to_string(self.dir.path().join("pid")).unwrap();
+        let _ = Command::new("pkill").args(["-P", pid.trim()]).status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn ask(shell: &[&str], probe: Probe) -> Fact {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = host(shell, &state.path().join("state")).await;
+    let Answer::Facts(mut facts) = host.call(&Op::Look(vec![probe]), None).await.unwrap() else { panic!() };
+    Box::new(host).close().await;
+    facts.pop().unwrap()
+}
+
+async fn busy(shell: &[&str], program: &Program) -> BusyFact {
+    match ask(shell, Probe::Busy { how: program.how() }).await {
+        Fact::Busy(fact) => fact,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_a_process_below_the_runners_own() {
+    for below_init in [false, true] {
+        let program = Program::start("forgejo-runner", below_init);
+        for shell in SHELLS {
+            let idle = busy(shell, &program).await;
+            assert!(idle.jobs.is_empty() && idle.looked.contains(&"processes".to_owned()), "{shell:?}: {idle:?}");
+        }
+        program.order("job");
+        for shell in SHELLS {
+            let fact = busy(shell, &program).await;
+            let [job] = fact.jobs.as_slice() else { panic!("{shell:?}: {fact:?}") };
+            assert!(job.starts_with("process:") && job.ends_with("(sleep)"), "{job}");
+        }
+        program.order("done");
+        assert!(busy(SHELLS[0], &program).await.jobs.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn of_another_program_nothing_is_claimed() {
+    let program = Program::start("something", false);
+    program.order("job");
+    for shell in SHELLS {
+        let fact = busy(shell, &program).await;
+        assert!(!fact.looked.contains(&"processes".to_owned()) && fact.jobs.is_empty(), "{shell:?}: {fact:?}");
+    }
+}
+
+async fn tasks(shell: &[&str], log: &Path, tasks: &[u64]) -> Option<Vec<u64>> {
+    let how = RestartHow::Command { command: "false".to_owned(), check: None, pid_file: None };
+    let probe = Probe::Task { how, log: Some(remote(log)), repo: "owner/repo".to_owned(), tasks: tasks.to_owned() };
+    match ask(shell, probe).await {
+        Fact::Tasks(found) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn tasks_are_found_in_the_runners_log_by_number_and_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let lines = "time=\"x\" level=info msg=\"task 177 repo is owner/repo https://a http://b\"\n\
+                 time=\"x\" level=info msg=\"task 78 repo is owner/repository https://a http://b\"\n\
+                 time=\"x\" level=info msg=\"task 79 repo is owner/repo https://a http://b\"\n";
+    std::fs::write(&log, lines).unwrap();
+    let (empty, missing, dir) = (dir.path().join("empty"), dir.path().join("missing"), dir.path());
+    std::fs::write(&empty, "").unwrap();
+    for shell in SHELLS {
+        assert_eq!(tasks(shell, &log, &[77, 78, 79, 177]).await, Some(vec![79, 177]), "{shell:?}");
+        assert_eq!(tasks(shell, &log, &[77]).await, Some(vec![]), "{shell:?}");
+        // What cannot be read is no proof of absence.
+        for log in [&empty, &missing, dir] {
+            assert_eq!(tasks(shell, log, &[77]).await, None, "{shell:?} {log:?}");
+        }
+    }
+}
