@@ -2,6 +2,7 @@
 
 mod any_point;
 mod cut_off;
+mod drain;
 mod failures;
 mod late_prepare;
 mod rotation;

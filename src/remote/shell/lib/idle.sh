@@ -39,7 +39,7 @@ ks_processes() {
 # ks_busy_tree PID: looks below the runner's daemon, which is PID itself or (behind an init of a container) below it. Of a
 # program that is not known as a runner nothing can be told: it may keep helpers for ever.
 ks_busy_tree() {
-  local pid parent name tree daemons grown
+  local pid parent name tree named daemons grown
   ks_processes
   tree=" $1 " grown=yes
   while [ $grown = yes ]; do
@@ -51,13 +51,21 @@ ks_busy_tree() {
 $KS_TABLE
 KS_EOT
   done
-  daemons=' '
+  named=' '
   while read -r pid parent name; do
     case $tree in *" $pid "*) ;; *) continue ;; esac
     # the kernel keeps 15 characters of a name
     case $name in
-      forgejo-runner | act_runner | gitea-runner | gitlab-runner | Runner.Listener) daemons="$daemons$pid " ;;
+      forgejo-runner | act_runner | gitea-runner | gitlab-runner | Runner.Listener) named="$named$pid " ;;
     esac
+  done <<KS_EOT
+$KS_TABLE
+KS_EOT
+  # What a daemon has forked bears its name until it becomes another program: that is a job.
+  daemons=' '
+  while read -r pid parent name; do
+    case $named in *" $parent "*) continue ;; esac
+    case $named in *" $pid "*) daemons="$daemons$pid " ;; esac
   done <<KS_EOT
 $KS_TABLE
 KS_EOT
