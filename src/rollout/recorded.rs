@@ -384,6 +384,7 @@ fn planned(host: Host, manifest: Option<Result<Manifest, String>>) -> PlannedHos
         detail: String::new(),
         diff: Vec::new(),
         retries: 0,
+        drain: None,
         work: Work::Nothing,
     });
     let plan =
