@@ -5,5 +5,6 @@ mod cut_off;
 mod drain;
 mod failures;
 mod late_prepare;
+mod publish;
 mod rotation;
 mod way_back;

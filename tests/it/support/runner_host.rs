@@ -95,7 +95,9 @@ impl RunnerHost {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let ending = Arc::new(Mutex::new(Ending::Success));
         let ends = Arc::clone(&ending);
+        let live = host.root().join(&LIVE[1..]);
         let publish = move |run: &DispatchedRun| {
+            take_task(&live, run);
             let outcome = Outcome::new(*ends.lock().unwrap()).after(Duration::from_millis(50));
             outcome.pushing("owner/name:latest", &format!("sha256:{:064x}", run.id))
         };
@@ -255,6 +257,22 @@ impl RunnerHost {
             }
         }
         found
+    }
+}
+
+/// The runner takes a task and says so in its log, unless a file `elsewhere` says that another runner was faster; it works
+/// on it for as long as there is a file `working`.
+fn take_task(live: &Path, run: &DispatchedRun) {
+    if live.join("elsewhere").exists() {
+        return;
+    }
+    let line =
+        format!("level=info msg=\"task {} repo is {} https://example.net http://127.0.0.1\"\n", run.task, run.repo);
+    let log = fs::OpenOptions::new().create(true).append(true).open(live.join("tasks.log"));
+    std::io::Write::write_all(&mut log.unwrap(), line.as_bytes()).unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while live.join("working").exists() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,0 +1,88 @@
+//! A publish run that is green and proves nothing: told by what the host says of it.
+
+use crate::support::runner_host::{
+    AtWork, CONTROL_FILE, ENV_FILE, LIVE, Playbook, RunnerHost, SHARED_FILE, Said, TOKEN_FILE, env_text, whole,
+};
+use crate::support::wait_until;
+
+/// The five steps, with more said of the verification.
+fn playbook(more: &str) -> Playbook {
+    Playbook::rotate().with(
+        "verify",
+        format!(
+            "once = \"batch\"\nverify-publish = {{ repo = \"owner/repo\", workflow = \"docker-publish.yml\", ref = \"main\", timeout = \"20s\", image = \"owner/name:latest\", {more} }}"
+        ),
+    )
+}
+
+fn here() -> String {
+    format!("on = \"this-runner\", runner_log = \"{LIVE}/tasks.log\"")
+}
+
+/// It is taken back, with these words, and the runner is up on the old token.
+#[track_caller]
+fn assert_taken_back(host: &RunnerHost, said: &Said, words: &str) {
+    said.assert(2, "rolled-back", "rolled-back");
+    assert!(said.host()["reason"].as_str().unwrap().contains(words), "{}", said.all());
+    let runner = host.runner().unwrap_or_else(|| panic!("the runner is not up: {}", said.all()));
+    assert_eq!((runner.pointer.as_deref(), runner.token), (Some(SHARED_FILE), whole(&host.shared)), "{}", said.all());
+    assert_eq!(host.read(TOKEN_FILE), host.old);
+    assert_eq!(host.holders(&host.new), [""; 0], "{}", said.all());
+}
+
+#[test]
+fn a_run_on_this_runner_counts() {
+    let host = RunnerHost::start();
+    let said = host.rotate(&playbook(&here()), &[]);
+    said.assert(0, "succeeded", "changed");
+    assert!(said.stdout.contains("; it ran on runner-01"), "{}", said.all());
+}
+
+#[test]
+fn a_run_on_another_runner_does_not_count() {
+    let host = RunnerHost::start();
+    // An older task of the same repository, and one of ours in another's, are not this one.
+    host.sh(&format!("echo 'task 1 repo is owner/repo https://a' >{LIVE}/tasks.log; : >{LIVE}/elsewhere"));
+    let said = host.rotate(&playbook(&here()), &[]);
+    assert_taken_back(&host, &said, "it ran on another runner");
+    // Where it may run anywhere it is said all the same.
+    let anywhere = host.rotate(&playbook(&format!("runner_log = \"{LIVE}/tasks.log\"")), &[]);
+    anywhere.assert(0, "succeeded", "changed");
+    assert!(
+        anywhere.stdout.contains("it ran on another runner: that says nothing about these hosts"),
+        "{}",
+        anywhere.all()
+    );
+}
+
+#[test]
+fn what_cannot_be_told_does_not_count() {
+    let host = RunnerHost::start();
+    let said = host.rotate(&playbook("on = \"this-runner\""), &[]);
+    assert_taken_back(&host, &said, "it is not known whether it ran on runner-01");
+}
+
+#[test]
+fn a_push_by_another_account_tells_of_a_fallback_credential() {
+    let host = RunnerHost::start();
+    let said = host.rotate(&playbook(&format!("{}, pushed_by = \"publisher\"", here())), &[]);
+    assert_taken_back(&host, &said, "pushed by owner, not by publisher: another credential was used");
+    host.rotate(&playbook(&format!("{}, pushed_by = \"owner\"", here())), &[]).assert(0, "succeeded", "changed");
+}
+
+#[test]
+fn a_runner_that_lost_the_pointer_during_the_run_proves_nothing() {
+    let host = RunnerHost::start();
+    host.sh(&format!(": >{LIVE}/working"));
+    let args = host.run_args(&playbook(&here()));
+    let work = AtWork::start(&mut host.keyswap("state"), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_until("the job runs", || host.path(LIVE).join("tasks.log").exists());
+    // Somebody restarts it with the old environment; the file then is the new one again.
+    let new = host.read(ENV_FILE);
+    std::fs::write(host.path(ENV_FILE), env_text(SHARED_FILE, false)).unwrap();
+    host.sh(&format!("{CONTROL_FILE} restart"));
+    std::fs::write(host.path(ENV_FILE), new).unwrap();
+    host.sh(&format!("rm {LIVE}/working"));
+    let said = work.end();
+    assert_taken_back(&host, &said, "the runner no longer has the new credential");
+}
