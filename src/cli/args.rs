@@ -62,6 +62,8 @@ pub(super) enum Command {
     Rollback(BackArgs),
     /// Settle a run that was cut off: forward, or back with --back
     Resume(ResumeArgs),
+    /// Point of no return: remove every copy of the old credential that a run knows
+    Retire(super::retire::RetireArgs),
     /// Past runs; with RUN, one run's hosts and steps
     Runs(RunsArgs),
     /// Check files offline: syntax, types, undefined variables
@@ -70,11 +72,15 @@ pub(super) enum Command {
     Hosts(HostsArgs),
     /// Reach, log in, escalate; say what is missing
     Ping(PingArgs),
+    /// Which credential does each host hold now? Who has drifted, what expires? Exits 10 on drift
+    Audit(super::audit::AuditArgs),
+    /// A dedicated Infisical identity as its file says
+    Identity(IdentityArgs),
     /// Take a stale lock away, with a reason that is journaled on the host. Puts nothing back
     Unlock(UnlockArgs),
     /// Throw-away runner hosts: a rotation, and one host that fails and is rolled back
     Demo(DemoArgs),
-    /// Throw-away runner hosts and a stand-in forge, until Ctrl-C
+    /// Throw-away runner hosts, a stand-in forge and a stand-in Infisical, until Ctrl-C
     Sandbox(SandboxArgs),
     /// A completion script for a shell
     Completions {
@@ -273,6 +279,19 @@ impl UnlockArgs {
     pub(super) fn as_select(&self) -> Select {
         Select { inventory: self.inventory.clone(), limit: Some(self.host.clone()), extra_vars: Vec::new() }
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct IdentityArgs {
+    #[command(subcommand)]
+    pub(super) verb: IdentityVerb,
+}
+
+/// What is done with an identity.
+#[derive(Debug, Subcommand)]
+pub(super) enum IdentityVerb {
+    /// Plan, ask, make it so, read back; twice is once
+    Apply(super::identity::ApplyArgs),
 }
 
 #[derive(Debug, ClapArgs)]

@@ -13,20 +13,37 @@ use super::session::Session;
 use super::{CliError, run, signals};
 use crate::report::Printer;
 use crate::sandbox::forge::{Ending, Outcome, Setup, StandIn, Version};
-use crate::sandbox::{BreakRestart, ForgeAccess, HostFacts, Sandbox, SandboxOptions};
+use crate::sandbox::{BreakRestart, ForgeAccess, HostFacts, InfisicalAccess, Sandbox, SandboxOptions, infisical};
 
 /// Made up: it opens nothing but the stand-in, which ends with this process.
 const FORGE_TOKEN: &str = "test-token-forge-stand-in";
 const REPO: &str = "owner/repo";
 
-/// Hosts, and the forge that their playbook verifies with.
+/// Hosts, the forge that their playbook verifies with, and the Infisical whose shared token they hold.
 struct Stage {
     sandbox: Sandbox,
     forge: StandIn,
+    infisical: Option<infisical::StandIn>,
 }
 
 impl Stage {
-    async fn set(hosts: usize, broken: Option<usize>) -> Result<Self, CliError> {
+    async fn set(hosts: usize, broken: Option<usize>, minting: bool) -> Result<Self, CliError> {
+        let (infisical, access) = if minting {
+            let mut world = infisical::World::new(infisical::Clock::real());
+            let story = world.tell();
+            let stand_in = infisical::StandIn::start(world)
+                .await
+                .map_err(|error| CliError::internal("cannot start the stand-in Infisical", error))?;
+            let access = InfisicalAccess {
+                url: stand_in.url(),
+                client_id: story.client_id,
+                client_secret: SecretString::from(story.client_secret),
+                shared_token: SecretString::from(story.admin_token),
+            };
+            (Some(stand_in), Some(access))
+        } else {
+            (None, None)
+        };
         let setup = Setup::new(Version::Forgejo(15), FORGE_TOKEN);
         let publish =
             |_: &crate::sandbox::forge::DispatchedRun| Outcome::new(Ending::Success).after(Duration::from_millis(500));
@@ -42,17 +59,18 @@ impl Stage {
                 git_ref: "main".to_owned(),
                 image: None,
             }),
+            infisical: access,
             break_restart: broken.map(|number| (number, BreakRestart::AtOnce)).into_iter().collect::<BTreeMap<_, _>>(),
             ..SandboxOptions::default()
         };
         let sandbox = Sandbox::start(hosts, options)
             .await
             .map_err(|error| CliError::internal("cannot start the hosts", error))?;
-        Ok(Self { sandbox, forge })
+        Ok(Self { sandbox, forge, infisical })
     }
 
     async fn strike(self) -> Result<(), CliError> {
-        drop(self.forge);
+        drop((self.forge, self.infisical));
         self.sandbox.stop().await.map_err(|error| CliError::internal("cannot clean up", error))
     }
 }
@@ -74,7 +92,7 @@ pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliEr
     ] {
         out.line(&line);
     }
-    let stage = Stage::set(rotated + 1, Some(rotated + 1)).await?;
+    let stage = Stage::set(rotated + 1, Some(rotated + 1), false).await?;
     let before: Vec<HostFacts> = stage.sandbox.hosts().iter().map(|host| stage.sandbox.facts(host)).collect();
     let mut global = session.global.clone();
     global.state_dir = Some(utf8(stage.sandbox.dir().join("controller"))?);
@@ -137,20 +155,31 @@ fn show(out: &mut Printer<std::io::Stdout>, stage: &Stage, before: &[HostFacts],
 
 /// Keeps hosts up until Ctrl-C, and says what to try.
 pub(super) async fn sandbox(session: &Session, args: &SandboxArgs) -> Result<u8, CliError> {
-    let stage = Stage::set(usize::from(args.hosts), None).await?;
+    let stage = Stage::set(usize::from(args.hosts), None, true).await?;
     let cancel = CancellationToken::new();
     signals::watch(cancel.clone(), || {})?;
     let (inventory, playbook) = (stage.sandbox.inventory(), stage.sandbox.playbook());
+    let (identity, minted) = (stage.sandbox.identity(), stage.sandbox.minted_playbook());
     let state = stage.sandbox.dir().join("controller");
     let tail = format!("--state-dir {}", state.display());
     let mut out = session.out();
     for line in [
         format!("{} hosts are up; stand-in forge (simulated) at {}", args.hosts, stage.forge.url()),
+        format!(
+            "stand-in Infisical (simulated) at {}; every runner holds its admin's shared token",
+            stage.infisical.as_ref().map(infisical::StandIn::url).unwrap_or_default()
+        ),
         "Try, in another terminal:".to_owned(),
         format!("  keyswap run {} -i {} --check --diff {tail}", playbook.display(), inventory.display()),
         format!("  keyswap run {} -i {} {tail}", playbook.display(), inventory.display()),
         format!("  keyswap runs {tail}"),
         format!("  keyswap rollback {tail}"),
+        "From the shared token to one that reads two keys:".to_owned(),
+        format!("  keyswap audit -i {} {} {tail}", inventory.display(), minted.display()),
+        format!("  keyswap identity apply {} -i {} {tail}", identity.display(), inventory.display()),
+        format!("  keyswap run {} -i {} {tail}", minted.display(), inventory.display()),
+        format!("  keyswap audit -i {} {} {tail}", inventory.display(), minted.display()),
+        format!("  keyswap retire {tail}          # and after the next run: retire --revoke"),
         "Ctrl-C ends it and leaves nothing behind.".to_owned(),
     ] {
         out.line(&line);

@@ -12,6 +12,8 @@ pub(super) const UNREACHABLE: u8 = 4;
 pub(super) const USAGE: u8 = 5;
 /// A file is invalid.
 pub(super) const INVALID: u8 = 6;
+/// An approval is missing, or the plan is stale.
+pub(super) const APPROVAL: u8 = 7;
 /// A lock is held.
 pub(super) const HELD: u8 = 8;
 /// `--check` found changes.
@@ -37,6 +39,9 @@ pub enum CliError {
     /// The journal says no.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// An approval is missing.
+    #[error("{0}")]
+    Approval(String),
     /// A server says no before anything was touched.
     #[error("{0}")]
     Server(String),
@@ -80,6 +85,7 @@ impl CliError {
                 USAGE
             }
             Self::Journal(_) | Self::Internal { .. } => INTERNAL,
+            Self::Approval(_) => APPROVAL,
             Self::Server(_) => 2,
         }
     }

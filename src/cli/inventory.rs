@@ -7,7 +7,7 @@ use super::args::{LintArgs, Reach, RunArgs, Select};
 use super::rerun::{Rerun, playbook_of};
 use super::session::Session;
 use crate::load::{self, Diagnostics, Playbook};
-use crate::model::{Become, Host, Inventory, Step, Vars};
+use crate::model::{Become, Host, IdentitySpec, Inventory, SecretName, SecretSource, Step, Vars};
 
 /// The files of a run, and the hosts that they select with their steps.
 pub(super) struct Selected {
@@ -16,6 +16,8 @@ pub(super) struct Selected {
     pub(super) inventory_name: String,
     pub(super) playbook: Playbook,
     pub(super) hosts: Vec<(Host, Vec<Step>)>,
+    /// The secret that is minted, and the identity that it is minted for.
+    pub(super) identity: Option<(SecretName, IdentitySpec)>,
 }
 
 impl Selected {
@@ -27,6 +29,7 @@ impl Selected {
         let playbook = load::playbook(&playbook_of(args)?, &context);
         let (inventory, playbook) = both(inventory, playbook)?;
         playbook.check_hosts(&inventory)?;
+        let identity = identity(&playbook)?;
         let mut names = load::select(&inventory, &playbook.hosts, args.select.limit.as_deref())
             .map_err(|error| CliError::usage(error.to_string()))?;
         if let Some(rerun) = rerun {
@@ -44,13 +47,25 @@ impl Selected {
         }
         match faults {
             Some(faults) => Err(faults.into()),
-            None => Ok(Self { inventory, inventory_name: joined(&args.select.inventory), playbook, hosts }),
+            None => Ok(Self { inventory, inventory_name: joined(&args.select.inventory), playbook, hosts, identity }),
         }
     }
 }
 
+/// The secret that is minted, and its identity's file, read.
+fn identity(playbook: &Playbook) -> Result<Option<(SecretName, IdentitySpec)>, Diagnostics> {
+    let mut sources = playbook.secrets.iter();
+    let Some((name, file)) = sources.find_map(|(name, source)| match source {
+        SecretSource::Infisical { identity } => Some((name, identity)),
+        _ => None,
+    }) else {
+        return Ok(None);
+    };
+    Ok(Some((name.clone(), load::identity(file)?)))
+}
+
 /// A host as the command line wants it reached.
-fn reached(host: &Host, reach: &Reach) -> Host {
+pub(super) fn reached(host: &Host, reach: &Reach) -> Host {
     let mut host = host.clone();
     if let Some(user) = &reach.user {
         host.connection.user.clone_from(user);
@@ -85,7 +100,7 @@ fn merge(all: &mut Option<Diagnostics>, found: Diagnostics) {
 }
 
 /// Both, or the faults of both at once.
-fn both<A, B>(a: Result<A, Diagnostics>, b: Result<B, Diagnostics>) -> Result<(A, B), Diagnostics> {
+pub(super) fn both<A, B>(a: Result<A, Diagnostics>, b: Result<B, Diagnostics>) -> Result<(A, B), Diagnostics> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (Err(mut a), Err(b)) => {
@@ -122,6 +137,9 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
             Ok(read) => playbook = Some(read),
             Err(found) => merge(&mut faults, found),
         }
+    }
+    if let Some(Err(found)) = playbook.as_ref().map(identity) {
+        merge(&mut faults, found);
     }
     if let (Some(inventory), Some(playbook)) = (&inventory, &playbook) {
         playbook.check_hosts(inventory)?;

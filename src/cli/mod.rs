@@ -1,22 +1,26 @@
 //! Arguments, commands, exit codes: the only room that knows the terminal, the environment and the process.
 
 mod args;
+mod audit;
 mod demo;
 mod error;
 mod from_hosts;
 mod hosts;
+mod identity;
 mod inventory;
 #[cfg(debug_assertions)]
 mod pause;
 mod prompt;
 mod rerun;
 mod resume;
+mod retire;
 mod rollback;
 mod run;
 mod runs;
 mod services;
 mod session;
 mod signals;
+mod token;
 mod unlock;
 
 use std::process::ExitCode;
@@ -75,6 +79,9 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Lint(args) => inventory::lint(session, &args),
             Command::Hosts(args) => hosts::hosts(session, &args).await,
             Command::Ping(args) => hosts::ping(session, &args).await,
+            Command::Retire(args) => retire::retire(session, &args).await,
+            Command::Audit(args) => audit::audit(session, &args).await,
+            Command::Identity(args) => identity::identity(session, &args).await,
             Command::Unlock(args) => unlock::unlock(session, &args).await,
             Command::Demo(args) => Box::pin(demo::demo(session, &args)).await,
             Command::Sandbox(args) => Box::pin(demo::sandbox(session, &args)).await,

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::journal::Medium;
 use crate::model;
-use crate::remote::{Answer, CallError, Connect, Host, Op, Unreachable};
+use crate::remote::{Answer, CallError, Connect, Host, Op, Unreachable, Way};
 
 /// The name of the variable.
 pub(super) const VARIABLE: &str = "KEYSWAP_TEST_PAUSE";
@@ -159,6 +159,10 @@ impl Host for StoppingHost {
             }
             answer
         })
+    }
+
+    fn way(&self) -> Option<Arc<dyn Way>> {
+        self.inner.way()
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {

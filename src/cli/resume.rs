@@ -86,7 +86,8 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
         batches: 1,
     };
     events.emit(None, None, started);
-    let outcome = go_on(&shared, plan, &state, usize::from(args.back_args.forks)).await;
+    let mut outcome = go_on(&shared, plan, &state, usize::from(args.back_args.forks)).await;
+    super::token::settle(session, &plan.services, &shared, super::token::AtHand::default(), &mut outcome).await;
     let code = finish(&shared, &outcome).await;
     report.finish(&events);
     Ok(code)

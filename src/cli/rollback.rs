@@ -8,7 +8,8 @@ use super::args::BackArgs;
 use super::from_hosts::back_from_hosts;
 use super::services::Servers;
 use super::session::Session;
-use super::{CliError, signals};
+use super::token::AtHand;
+use super::{CliError, signals, token};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand, Store};
@@ -49,6 +50,12 @@ pub(super) async fn back(
     let store = session.store()?;
     let run = store.find(args.run.as_deref())?;
     let plan: RunPlan = store.plan(&run)?;
+    if let Some(retired) = &store.state(&run)?.retired {
+        let (at, by) = (retired.started.strftime("%Y-%m-%d %H:%M UTC"), &retired.by.user);
+        let reason =
+            format!("run {run} was retired at {at} by {by}: the old credential is gone, and there is no way back");
+        return Err(CliError::Usage(reason));
+    }
     let operator = session.operator();
     let verb = if command == ReopenCommand::Rollback { "rollback" } else { "resume --back" };
     let (journal, state) = store.reopen(&run, verb, &operator)?;
@@ -63,7 +70,8 @@ pub(super) async fn back(
         return Err(CliError::usage(why));
     }
     let wanted = |host: &HostState| goes_back(command, host);
-    if !plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted)) {
+    let any = plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted));
+    if !any && state.owed_token().is_none() {
         let unseen = held_unseen(&session.connect(&plan.inventory), &plan, &state, usize::from(args.forks)).await;
         if !unseen.is_empty() {
             return Ok(cut_short(session, &run, unseen));
@@ -94,6 +102,7 @@ pub(super) async fn back(
     );
     let mut outcome = take_back(&shared, &plan, &state, command, reason, usize::from(args.forks)).await;
     outcome.failed |= wish == Wish::Forward && outcome.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
+    token::settle(session, &plan.services, &shared, AtHand::default(), &mut outcome).await;
     let code = finish_back(&shared, &outcome).await;
     report.finish(&events);
     Ok(code)

@@ -11,13 +11,15 @@ use super::prompt::Terminal;
 use super::rerun::Rerun;
 use super::services::Servers;
 use super::session::Session;
+use super::token::{self, AtHand, Issuing, NoToken};
 use super::{CliError, error, signals};
-use crate::engine::{Patience, Shared};
+use crate::engine::{Patience, Saga, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
-use crate::model::{Action, HostName, HostResult, HostStatus, RunId, StepStatus};
+use crate::model::{Action, HostName, HostResult, HostStatus, RunId, SecretSource, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
 use crate::rollout::{self, Outcome, Preflight, Rolling, batch_sizes, exit_code, run_status};
+use crate::secret::SecretValue;
 use crate::step::{Services, Values, Work};
 
 /// The journal of what is only looked at: nowhere.
@@ -50,12 +52,22 @@ pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliErro
         return Err(CliError::usage("run asks before it changes anything: give --yes, or run it on a terminal"));
     }
     let values = secrets(session, &selected).await?;
-    let servers = servers(session, &selected).await?;
+    let issuing = match &selected.identity {
+        Some((name, spec)) if values.is_to_come(name) => {
+            Some(token::open(session, &selected.inventory.services, (name, spec)).await?)
+        }
+        _ => None,
+    };
+    let servers = servers(session, &selected).await?.issuing(issuing.as_ref(), &selected.inventory);
     let run = RunId::new(jiff::Timestamp::now());
     let (events, report) = session.report(&run);
     let shared = shared(session, &selected, &run, &events, values, servers)?;
-    let finished = whole(session, args, &selected, &shared, &events).await;
+    let finished = whole(session, args, &selected, &shared, issuing.as_ref()).await;
     report.finish(&events);
+    if let Some(issuing) = issuing {
+        // What was lent for this ends by itself, too.
+        let _ = issuing.issuer.operator().log_out().await;
+    }
     finished
 }
 
@@ -74,15 +86,23 @@ fn list(session: &Session, args: &RunArgs, selected: &Selected) -> u8 {
     0
 }
 
-/// Reads every secret that a step of a selected host writes.
+/// Reads every secret that a step of a selected host writes. One that is minted comes later.
 async fn secrets(session: &Session, selected: &Selected) -> Result<Values, CliError> {
     session.sources.environment().withhold_sources(selected.playbook.secrets.values());
     let wanted = |name: &str| {
         let mut steps = selected.hosts.iter().flat_map(|(_, steps)| steps);
-        steps.any(|step| matches!(&step.action, Action::Place(place) if place.secret == name))
+        steps.any(|step| match &step.action {
+            Action::Place(place) => place.secret == name,
+            Action::Prove(prove) => prove.secret == name,
+            _ => false,
+        })
     };
     let mut values = Values::new();
     for (name, source) in selected.playbook.secrets.iter().filter(|(name, _)| wanted(name)) {
+        if matches!(source, SecretSource::Infisical { .. }) {
+            values.expect(name.clone());
+            continue;
+        }
         let value = session.sources.read(name, source).await?;
         session.redactor.register(&value);
         values.insert(name.clone(), value);
@@ -137,8 +157,9 @@ async fn whole(
     args: &RunArgs,
     selected: &Selected,
     shared: &Shared,
-    events: &Sink,
+    issuing: Option<&Issuing>,
 ) -> Result<u8, CliError> {
+    let events = &shared.events;
     let names: Vec<HostName> = selected.hosts.iter().map(|(host, _)| host.name.clone()).collect();
     let sizes = batch_sizes(&selected.playbook.rollout.batches, names.len());
     events.emit(
@@ -165,8 +186,12 @@ async fn whole(
         return Ok(nothing_done(selected, events, found, &reason, false).await.max(2));
     }
     say_plan(events, &found, args.check || args.diff || !args.yes);
+    let changes = found.ready.iter().any(Saga::changes);
+    if let Some(issuing) = issuing.filter(|_| changes) {
+        token::say_planned(issuing, shared);
+    }
+    warn_of_the_old(session, events, &found);
     warn_of_reboots(selected, events, &found);
-    let changes = found.ready.iter().any(crate::engine::Saga::changes);
     if args.check {
         return Ok(checked(events, found, changes).await);
     }
@@ -179,7 +204,11 @@ async fn whole(
             return Err(error);
         }
     }
-    let shared = begin(session, selected, shared, &found, forks).await?;
+    let mut shared = begin(session, selected, shared, &found, forks).await?;
+    let token = match issuing.filter(|_| changes) {
+        Some(issuing) => bring(session, issuing, selected, &mut shared, &mut found.ready, forks).await,
+        None => Ok(None),
+    };
     for saga in &mut found.ready {
         saga.adopt(&shared);
     }
@@ -187,11 +216,56 @@ async fn whole(
     for spared in found.spared {
         left_out.push(rollout::leave_out(&shared, spared).await);
     }
-    let rolling = Rolling::new(shared.clone(), selected.playbook.rollout.clone(), forks);
-    let mut outcome = rollout::run(&rolling, found.ready).await;
+    let mut outcome = match &token {
+        Ok(_) => {
+            let rolling = Rolling::new(shared.clone(), selected.playbook.rollout.clone(), forks);
+            rollout::run(&rolling, found.ready).await
+        }
+        Err(NoToken { reason, owed }) => not_begun(found.ready, reason, *owed).await,
+    };
     outcome.hosts.extend(left_out);
     in_order(&mut outcome.hosts, selected);
+    if !outcome.token_owed {
+        let value = token.ok().flatten();
+        let at_hand = AtHand { value: value.as_ref(), issuing };
+        token::settle(session, &selected.inventory.services, &shared, at_hand, &mut outcome).await;
+    }
     Ok(rollout::finish(&shared, &outcome).await)
+}
+
+/// Mints the run's token and plans with it: from here on the plan is whole, and so is what lies beside the journal.
+async fn bring(
+    session: &Session,
+    issuing: &Issuing,
+    selected: &Selected,
+    shared: &mut Shared,
+    sagas: &mut [Saga],
+    forks: usize,
+) -> Result<Option<SecretValue>, NoToken> {
+    let value = token::mint(session, issuing, shared).await?;
+    let no = |reason: String| NoToken { reason, owed: false };
+    let mut values = Values::clone(&shared.values);
+    values.insert(issuing.secret.clone(), value.clone());
+    shared.values = Arc::new(values);
+    for saga in sagas.iter_mut() {
+        saga.adopt(shared);
+        saga.replan().map_err(|why| no(format!("{}: {why}", saga.name())))?;
+    }
+    let plan = run_plan(selected, &shared.run, sagas, forks);
+    shared.about = Arc::new(rollout::about(&plan));
+    let written = session.store().and_then(|store| Ok(store.rewrite_plan(&shared.journal, &plan)?));
+    written.map_err(|error| no(crate::model::chain(&error)))?;
+    Ok(Some(value))
+}
+
+/// Ends a run that has begun and got no token: no host was touched.
+async fn not_begun(sagas: Vec<Saga>, reason: &str, owed: bool) -> Outcome {
+    let mut outcome = Outcome { failed: true, token_owed: owed, ..Outcome::default() };
+    for saga in sagas {
+        let reason = format!("not begun: {reason}");
+        outcome.hosts.push(saga.spare(HostStatus::Skipped, Some(reason)).await);
+    }
+    outcome
 }
 
 /// Asks the forge before any host is touched whether the verification could be done at all.
@@ -207,6 +281,31 @@ async fn verifications(shared: &Shared, found: &Preflight) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// A rollback brings the old credential back, also one that is known to open nothing any more.
+fn warn_of_the_old(session: &Session, events: &Sink, found: &Preflight) {
+    // A token that was minted says when it ends: where none does, no journal needs to be read.
+    let any = found.ready.iter().any(|saga| !saga.plan().old_ends.is_empty());
+    let minted = if any { super::audit::minted(session).unwrap_or_default() } else { Vec::new() };
+    let now = jiff::Timestamp::now();
+    for saga in found.ready.iter().filter(|saga| saga.changes()) {
+        for old in saga.plan().old_ends.iter().filter(|old| old.at <= now) {
+            let end = old.at.strftime("%Y-%m-%d %H:%M UTC");
+            let message = format!("the old token in {} expired at {end}: a rollback would not help", old.path);
+            events.warn(Some(saga.name()), message);
+        }
+        for credential in &saga.plan().credentials {
+            let revoked = |minted: &&super::audit::judge::MintedName| {
+                minted.revoked && Some(&minted.fingerprint) == credential.before.as_ref()
+            };
+            if let Some(dead) = minted.iter().find(revoked) {
+                let (path, run) = (&credential.path, &dead.run);
+                let message = format!("the old token in {path}, of run {run}, was revoked: a rollback would not help");
+                events.warn(Some(saga.name()), message);
+            }
+        }
+    }
 }
 
 /// Where nothing can start the guard at boot, a reboot in mid-run leaves a host to `resume`.
@@ -288,28 +387,7 @@ async fn begin(
     found: &Preflight,
     forks: usize,
 ) -> Result<Shared, CliError> {
-    let sizes = batch_sizes(&selected.playbook.rollout.batches, found.ready.len());
-    let mut batches = (1u32..).zip(sizes).flat_map(|(number, size)| std::iter::repeat_n(number, size));
-    let plan = RunPlan {
-        version: VERSION,
-        run: shared.run.clone(),
-        of: None,
-        playbook: selected.playbook.name.clone(),
-        rollout: selected.playbook.rollout.clone(),
-        secrets: selected.playbook.secrets.iter().map(|(name, source)| (name.clone(), source.clone())).collect(),
-        services: selected.inventory.services.clone(),
-        hosts: found
-            .ready
-            .iter()
-            .map(|saga| PlannedHost {
-                host: saga.host().clone(),
-                batch: batches.next().unwrap_or(1),
-                plan: saga.plan().clone(),
-            })
-            .collect(),
-        forks,
-        inventory: selected.inventory_name.clone(),
-    };
+    let plan = run_plan(selected, &shared.run, &found.ready, forks);
     let operator = session.operator();
     let journal = session.store()?.create(&shared.run, &plan, "run", &operator)?;
     let started = Record::RunStarted {
@@ -327,6 +405,31 @@ async fn begin(
     // Together: a run that is cut off right here is known with its secrets, or not at all.
     journal.sync().await?;
     Ok(Shared { journal, about: Arc::new(rollout::about(&plan)), ..shared.clone() })
+}
+
+/// What the run sets out to do.
+fn run_plan(selected: &Selected, run: &RunId, sagas: &[Saga], forks: usize) -> RunPlan {
+    let sizes = batch_sizes(&selected.playbook.rollout.batches, sagas.len());
+    let mut batches = (1u32..).zip(sizes).flat_map(|(number, size)| std::iter::repeat_n(number, size));
+    RunPlan {
+        version: VERSION,
+        run: run.clone(),
+        of: None,
+        playbook: selected.playbook.name.clone(),
+        rollout: selected.playbook.rollout.clone(),
+        secrets: selected.playbook.secrets.iter().map(|(name, source)| (name.clone(), source.clone())).collect(),
+        services: selected.inventory.services.clone(),
+        hosts: sagas
+            .iter()
+            .map(|saga| PlannedHost {
+                host: saga.host().clone(),
+                batch: batches.next().unwrap_or(1),
+                plan: saga.plan().clone(),
+            })
+            .collect(),
+        forks,
+        inventory: selected.inventory_name.clone(),
+    }
 }
 
 fn in_order(hosts: &mut [HostResult], selected: &Selected) {

@@ -54,6 +54,20 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
         let host = note.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
         out.line(&format!("{} {host}{}", note.ts, note.text));
     }
+    if let Some(token) = &state.token {
+        let end = token.minted.as_ref().map(|minted| minted.expires.strftime("%Y-%m-%d %H:%M UTC").to_string());
+        let end = end.map_or_else(|| "never came".to_owned(), |end| format!("until {end}"));
+        let dead = token.revoked.map(|at| format!(", dead since {}", at.strftime("%Y-%m-%d %H:%M UTC")));
+        out.line(&format!("{}: {end}{}", token.describe(), dead.unwrap_or_default()));
+    }
+    for step in &state.shared_steps {
+        let status = step.status.map_or("not known", crate::model::StepStatus::as_str);
+        out.line(&format!("{} [{status}] {}", step.step, step.detail));
+    }
+    if let Some(retired) = &state.retired {
+        let done = if retired.finished.is_some() { "retired" } else { "being retired" };
+        out.line(&format!("{} {done} by {}: it cannot be taken back", retired.started, retired.by.user));
+    }
     for (ts, command, by) in &state.reopened {
         out.line(&format!("{ts} {command:?} by {}@{}", by.user, by.host));
     }

@@ -1,19 +1,27 @@
 //! The environment's servers, as steps see them.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
+use super::token::Issuing;
 use crate::model::{self, Http, VerifyPublish};
-use crate::secret::{Redactor, Sources};
+use crate::remote::{Relay, Way};
+use crate::secret::{Redactor, SecretValue, Sources};
 use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress};
 use crate::service::http::probe;
-use crate::step::{ServiceError, Services, Verified};
+use crate::service::infisical::{InfisicalIssuer, Issuer, Proof};
+use crate::step::{Proved, ServiceError, Services, Verified};
 
-/// The forge, if the inventory names one, and plain HTTP.
+/// The forge, if the inventory names one, who issues the run's token, and plain HTTP.
 pub(super) struct Servers {
     forge: Option<ForgeClient>,
+    issuer: Option<Arc<InfisicalIssuer>>,
+    /// Fingerprints of credentials that others use too.
+    shared: Vec<String>,
 }
 
 impl Servers {
@@ -25,7 +33,7 @@ impl Servers {
         redactor: &Redactor,
     ) -> Result<Self, CliError> {
         if !needs_forge {
-            return Ok(Self { forge: None });
+            return Ok(Self::none());
         }
         let Some(service) = &services.forge else {
             return Err(CliError::usage("verify-publish needs [services.forge] in the inventory"));
@@ -40,12 +48,22 @@ impl Servers {
         };
         let forge = ForgeClient::new(service, token, ForgeConfig::default())
             .map_err(|error| CliError::Server(format!("[services.forge]: {}", crate::model::chain(&error))))?;
-        Ok(Self { forge: Some(forge) })
+        Ok(Self { forge: Some(forge), ..Self::none() })
+    }
+
+    /// With who issues the run's token, and what others use too.
+    pub(super) fn issuing(self, issuing: Option<&Issuing>, inventory: &model::Inventory) -> Self {
+        let shared = inventory.known.values().filter(|known| known.shared);
+        Self {
+            issuer: issuing.map(|issuing| Arc::clone(&issuing.issuer)),
+            shared: shared.map(|known| known.fingerprint.clone()).collect(),
+            ..self
+        }
     }
 
     /// No servers: for what asks none.
     pub(super) fn none() -> Self {
-        Self { forge: None }
+        Self { forge: None, issuer: None, shared: Vec::new() }
     }
 
     fn forge(&self) -> Result<&ForgeClient, ServiceError> {
@@ -58,7 +76,36 @@ fn told(error: &crate::service::forge::VerifyError) -> ServiceError {
     ServiceError { message: crate::model::chain(error), auth: error.is_common() }
 }
 
+impl Servers {
+    /// The proof, from here or by way of a host.
+    async fn proof(&self, token: &SecretValue, way: Option<Arc<dyn Way>>) -> Result<Proof, String> {
+        let issuer = self.issuer.as_ref().ok_or("nobody can say what this token is for")?;
+        let value = SecretString::from(token.expose_text());
+        let expected = issuer.expected().sharing(self.shared.clone());
+        let Some(way) = way else { return Ok(issuer.prove(&value, &expected).await) };
+        let (server, port) = issuer.operator().server();
+        // Once before all, so that a host that does not reach the server says why.
+        drop(way.open(&server, port).await?);
+        let relay = Relay::start(way, server, port).map_err(|error| format!("no place for a socket: {error}"))?;
+        let holder = issuer.operator().with_token(&value).through(relay.socket());
+        let holder = holder.map_err(|error| crate::model::chain(&error))?;
+        Ok(holder.prove(&value, &expected, Some(issuer.operator())).await)
+    }
+}
+
 impl Services for Servers {
+    fn prove<'a>(
+        &'a self,
+        token: &'a SecretValue,
+        way: Option<Arc<dyn Way>>,
+    ) -> BoxFuture<'a, Result<Proved, ServiceError>> {
+        Box::pin(async move {
+            let auth = way.is_none();
+            let proof = self.proof(token, way).await.map_err(|message| ServiceError { message, auth })?;
+            Ok(Proved { narrow: proof.is_narrow(), summary: proof.summary(), rows: proof.rows })
+        })
+    }
+
     fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<(), ServiceError>> {
         Box::pin(async move { self.forge()?.preflight(spec).await.map(|_| ()).map_err(|error| told(&error)) })
     }

@@ -11,6 +11,7 @@ mod manifest;
 mod mend;
 mod saga;
 mod settle;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,9 @@ use crate::step::{Services, Values};
 pub use jobs::ran_here;
 pub use manifest::{About, Manifest};
 pub use mend::mend_commands;
-pub use saga::{Opened, Saga, Stop, StopKind, controllers_work, keep_alive};
+pub use saga::{Opened, Saga, Stop, StopKind, keep_alive};
 pub use settle::{NotNow, Settling};
+pub use work::controllers_work;
 
 /// What all sagas of a run share.
 #[derive(Clone)]

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use super::{Manifest, Shared, ran_here};
+use super::work::controllers_work;
+use super::{Manifest, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{CredentialState, Host, HostName, Once, Step, StepStatus, WaitFor};
@@ -27,6 +28,15 @@ pub struct Saga {
     /// The host said that it holds our undo.
     pub(super) armed: bool,
     pub(super) notes: Vec<String>,
+    /// What the plan was made from, where it must be made anew: a secret was still to come.
+    draft: Option<Box<Draft>>,
+}
+
+/// What a plan is made from.
+struct Draft {
+    steps: Vec<Step>,
+    looks: Looks,
+    found: Vec<Fact>,
 }
 
 /// What came of opening a host.
@@ -134,7 +144,9 @@ impl Saga {
         if let Some(reason) = held(&facts) {
             return Opened::Held { reason };
         }
-        match step::plan(&shared.run, steps, &looks, &found, &shared.values) {
+        let planned = step::plan(&shared.run, steps, &looks, &found, &shared.values);
+        let draft = shared.values.waits().then(|| Box::new(Draft { steps: steps.to_vec(), looks, found }));
+        match planned {
             Ok(plan) => {
                 let detail = format!("{} as uid {}, {}, {}", facts.login, facts.uid, facts.shell, facts.os);
                 shared.events.emit(Some(&host.name), None, EventKind::HostReady { detail });
@@ -149,6 +161,7 @@ impl Saga {
                     next: 0,
                     prepared: false,
                     armed: false,
+                    draft,
                 }))
             }
             Err(refusals) => {
@@ -211,6 +224,7 @@ impl Saga {
             next,
             prepared,
             armed: prepared,
+            draft: None,
         })
     }
 
@@ -224,6 +238,11 @@ impl Saga {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The way through the host to what it can reach, if it is connected and leads anywhere.
+    pub(super) fn way(&self) -> Option<std::sync::Arc<dyn crate::remote::Way>> {
+        self.conn.as_ref().and_then(|conn| conn.way())
     }
 
     /// What is to be done.
@@ -241,6 +260,20 @@ impl Saga {
     /// Goes on under a run's own journal: what looked at the host before had none.
     pub fn adopt(&mut self, shared: &Shared) {
         self.shared = shared.clone();
+    }
+
+    /// Makes the plan anew from what was found, now that all values are there. Asks nobody.
+    ///
+    /// # Errors
+    /// Why it cannot be done with these values.
+    pub fn replan(&mut self) -> Result<(), String> {
+        let Some(draft) = self.draft.take() else { return Ok(()) };
+        let Draft { steps, looks, found } = *draft;
+        let planned = step::plan(&self.shared.run, &steps, &looks, &found, &self.shared.values);
+        self.plan =
+            planned.map_err(|refusals| refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        self.notes.clone_from(&self.plan.notes);
+        Ok(())
     }
 
     /// Whether the host's guard would be started again after a reboot.
@@ -389,7 +422,7 @@ impl Saga {
         let outcome = loop {
             let outcome = self.work(step).await;
             // Only what leaves nothing behind is tried again.
-            let again = matches!(step.work, Work::Peek { .. } | Work::Wait { .. } | Work::Http(_));
+            let again = matches!(step.work, Work::Peek { .. } | Work::Wait { .. } | Work::Http(_) | Work::Prove { .. });
             match &outcome {
                 Err(stop) if stop.kind == StopKind::Failed && again && tries < step.retries => tries += 1,
                 _ => break outcome,
@@ -459,7 +492,10 @@ impl Saga {
                     _ => ok(""),
                 }
             }
-            Work::Wait { until: WaitFor::Time(_), .. } | Work::Http(_) | Work::VerifyPublish(_) => {
+            Work::Wait { until: WaitFor::Time(_), .. }
+            | Work::Http(_)
+            | Work::VerifyPublish(_)
+            | Work::Prove { .. } => {
                 let shared = self.shared.clone();
                 controllers_work(&shared, std::slice::from_mut(self), step).await
             }
@@ -496,55 +532,6 @@ pub async fn keep_alive<T>(sagas: &mut [Saga], until: impl Future<Output = T>) -
             }
             _ = &mut beats => {}
         }
-    }
-}
-
-/// Work that the controller does alone, while the hosts that it is done for are kept alive: one, a batch, or all.
-///
-/// # Errors
-/// When it does not succeed.
-pub async fn controllers_work(
-    shared: &Shared,
-    sagas: &mut [Saga],
-    step: &PlannedStep,
-) -> Result<(StepStatus, String), Stop> {
-    let host = match (step.once, &*sagas) {
-        (Once::Host, [one]) => Some(one.name().clone()),
-        _ => None,
-    };
-    let stop = |error: step::ServiceError| {
-        Stop::new(if error.auth { StopKind::Auth } else { StopKind::Failed }, error.message)
-    };
-    match &step.work {
-        Work::VerifyPublish(spec) => {
-            let progress = |detail: String| {
-                shared.events.emit(host.as_ref(), Some(&step.id), EventKind::StepProgress { detail });
-            };
-            let work = shared.services.verify_publish(spec, &progress, shared.halt.clone());
-            match keep_alive(sagas, work).await {
-                Ok(verified) => ran_here(sagas, spec, &verified).await.map(|said| (StepStatus::Ok, said)),
-                // What it leaves on the forge is said too.
-                Err(error) if shared.halt.is_cancelled() => Err(Stop::new(StopKind::Cancelled, error.message)),
-                Err(error) => Err(stop(error)),
-            }
-        }
-        Work::Http(spec) => {
-            let answered = keep_alive(sagas, shared.services.http(spec)).await;
-            Ok((StepStatus::Ok, answered.map_err(stop)?))
-        }
-        Work::Wait { until: WaitFor::Time(time), .. } => {
-            let halted = keep_alive(sagas, async {
-                tokio::select! {
-                    () = tokio::time::sleep(*time) => false,
-                    () = shared.halt.cancelled() => true,
-                }
-            });
-            match halted.await {
-                false => Ok((StepStatus::Ok, "waited".to_owned())),
-                true => Err(Stop::new(StopKind::Cancelled, "stopped by the operator")),
-            }
-        }
-        _ => Ok((StepStatus::Ok, String::new())),
     }
 }
 

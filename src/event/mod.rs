@@ -8,7 +8,7 @@ mod sink;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HostName, HostResult, HostStatus, RunId, RunStatus, StepRef, StepStatus};
+use crate::model::{Fingerprint, HostName, HostResult, HostStatus, ProofRow, RunId, RunStatus, StepRef, StepStatus};
 
 pub use sink::Sink;
 
@@ -111,6 +111,32 @@ pub enum EventKind {
         /// How it stands, in full.
         result: HostResult,
     },
+    /// The token that the run gets from its issuer.
+    Token {
+        /// What becomes of it.
+        status: TokenStatus,
+        /// The identity that it is for.
+        identity: String,
+        /// Its id, once it has one.
+        id: Option<String>,
+        /// Its end.
+        expires: Option<Timestamp>,
+        /// Its fingerprint.
+        fingerprint: Option<Fingerprint>,
+        /// In a few words.
+        detail: String,
+    },
+    /// What a secret can read, probe by probe.
+    Proof {
+        /// The playbook's name for it.
+        secret: String,
+        /// Whether it reads its keys and nothing else, and all of that was seen.
+        narrow: bool,
+        /// In a line.
+        summary: String,
+        /// The probes.
+        rows: Vec<ProofRow>,
+    },
     /// Something that the operator should know.
     Warning {
         /// One line.
@@ -127,6 +153,36 @@ pub enum EventKind {
     },
 }
 
+/// What becomes of a run's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenStatus {
+    /// It would be minted.
+    Planned,
+    /// It was minted.
+    Minted,
+    /// It is dead.
+    Revoked,
+    /// It stays alive, since a host may hold it.
+    Kept,
+    /// It may be alive although no host holds it.
+    Owed,
+}
+
+impl TokenStatus {
+    /// The word that is shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Minted => "minted",
+            Self::Revoked => "revoked",
+            Self::Kept => "kept",
+            Self::Owed => "owed",
+        }
+    }
+}
+
 impl EventKind {
     /// The status word that goes with the event, where it has one.
     #[must_use]
@@ -135,6 +191,8 @@ impl EventKind {
             Self::StepPlanned { status, .. }
             | Self::StepFinished { status, .. }
             | Self::UndoFinished { status, .. } => Some(status.as_str()),
+            Self::Token { status, .. } => Some(status.as_str()),
+            Self::Proof { narrow, .. } => Some(if *narrow { "pass" } else { "fail" }),
             Self::HostFinished { result } => Some(HostStatus::as_str(result.status)),
             Self::RunFinished { status, .. } => Some(status.as_str()),
             _ => None,

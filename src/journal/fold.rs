@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::phase::{HostPhase, IllegalTransition};
 use super::record::{Entry, Operator, Record, ReopenCommand};
+use super::token::{TokenFault, TokenState};
 use crate::model::{CredentialState, Fingerprint, HostName, HostResult, RunStatus, SecretName, StepRef, StepStatus};
 
 /// Where a run stands. Built by [`RunState::fold`] and by nothing else.
@@ -30,6 +31,10 @@ pub struct RunState {
     pub hosts: IndexMap<HostName, HostState>,
     /// The secrets that the run has read.
     pub secrets: BTreeMap<SecretName, Fingerprint>,
+    /// The token that the run asked its issuer for.
+    pub token: Option<TokenState>,
+    /// The point of no return, if it was passed.
+    pub retired: Option<RetireState>,
     /// Steps of a batch or the run (`once`), in the order in which they began.
     pub shared_steps: Vec<StepState>,
     /// Batches whose commit has begun.
@@ -113,6 +118,17 @@ pub struct UndoState {
     pub ts: Timestamp,
 }
 
+/// The point of no return.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetireState {
+    /// Who passed it last.
+    pub by: Operator,
+    /// When it was passed.
+    pub started: Timestamp,
+    /// When the last copy was gone.
+    pub finished: Option<Timestamp>,
+}
+
 /// A note.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoteState {
@@ -166,6 +182,12 @@ pub enum FoldFault {
     /// The end of a batch's or run's step that had not begun.
     #[error("step `{0}` has not begun")]
     StepNotBegun(StepRef),
+    /// It tells of a token what cannot be.
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+    /// It is past the point of no return, or was not.
+    #[error("the run was retired, or was not")]
+    Retired,
     /// The table forbids it.
     #[error("host `{host}`: {why}")]
     Table {
@@ -213,7 +235,19 @@ impl RunState {
     /// Whether the run was cut off, or left something dirty or owed.
     #[must_use]
     pub fn needs_settling(&self) -> bool {
-        self.phase == RunPhase::Open || self.unsettled().next().is_some()
+        self.phase == RunPhase::Open || self.unsettled().next().is_some() || self.owed_token().is_some()
+    }
+
+    /// The run's token where it may be alive although no host can hold it.
+    #[must_use]
+    pub fn owed_token(&self) -> Option<&TokenState> {
+        let token = self.token.as_ref().filter(|token| token.revoked.is_none())?;
+        self.may_hold_new().next().is_none().then_some(token)
+    }
+
+    /// Hosts that may hold what the run brought: those that were not read back as old.
+    pub fn may_hold_new(&self) -> impl Iterator<Item = &HostName> {
+        self.hosts.iter().filter(|(_, host)| host.phase.may_be_new()).map(|(name, _)| name)
     }
 
     fn checked(&mut self, entry: &Entry) -> Result<(), FoldFault> {
@@ -224,12 +258,32 @@ impl RunState {
             (RunPhase::Fresh, Record::RunStarted { .. }) => {}
             (RunPhase::Fresh, _) => return Err(FoldFault::NotStarted),
             (_, Record::RunStarted { .. }) => return Err(FoldFault::Started),
-            (RunPhase::Finished(_), Record::RunReopened { .. } | Record::Note { .. }) | (RunPhase::Open, _) => {}
+            // A token outlives its run, and so does the word of its end.
+            (
+                RunPhase::Finished(_),
+                Record::Note { .. }
+                | Record::TokenRevoked { .. }
+                | Record::RetireStarted { .. }
+                | Record::OldRevoked { .. }
+                | Record::CopiesRemoved { .. }
+                | Record::Retired,
+            ) => {}
+            (_, Record::RetireStarted { .. }) => return Err(FoldFault::Retired),
+            (RunPhase::Finished(_), Record::RunReopened { .. }) if self.retired.is_some() => {
+                return Err(FoldFault::Retired);
+            }
+            (RunPhase::Finished(_), Record::RunReopened { .. }) | (RunPhase::Open, _) => {}
             (RunPhase::Finished(_), _) => return Err(FoldFault::Ended),
         }
         match &entry.record {
             Record::RunStarted { .. }
             | Record::SecretKnown { .. }
+            | Record::TokenRequested { .. }
+            | Record::TokenMinted { .. }
+            | Record::TokenRevoked { .. }
+            | Record::RetireStarted { .. }
+            | Record::OldRevoked { .. }
+            | Record::Retired
             | Record::CommitStarted { .. }
             | Record::RunFinished { .. }
             | Record::RunReopened { .. }
@@ -241,6 +295,7 @@ impl RunState {
             | Record::HostPrepared { .. }
             | Record::UndoStarted { .. }
             | Record::UndoFinished { .. }
+            | Record::CopiesRemoved { .. }
             | Record::HostSettled { .. } => {
                 let host = entry.host.as_ref().ok_or(FoldFault::NoHost)?;
                 self.of_host(host, entry)
@@ -310,6 +365,21 @@ impl RunState {
                 self.step_hosts(self.hosts.keys().cloned().collect(), &entry.record)?;
                 self.phase = RunPhase::Open;
                 self.reopened.push((entry.ts, *command, by.clone()));
+            }
+            Record::TokenRequested { .. } | Record::TokenMinted { .. } | Record::TokenRevoked { .. } => {
+                TokenState::apply(&mut self.token, &entry.record, entry.ts)?;
+            }
+            Record::RetireStarted { by, .. } => {
+                let started = self.retired.as_ref().map_or(entry.ts, |retired| retired.started);
+                self.retired = Some(RetireState { by: by.clone(), started, finished: None });
+            }
+            Record::Retired => {
+                self.retired.as_mut().ok_or(FoldFault::Retired)?.finished = Some(entry.ts);
+            }
+            Record::Proved { .. } => {
+                if let Some(name) = entry.host.as_ref().filter(|name| !self.hosts.contains_key(*name)) {
+                    return Err(FoldFault::UnknownHost(name.clone()));
+                }
             }
             Record::Note { text } => {
                 if let Some(name) = entry.host.as_ref().filter(|name| !self.hosts.contains_key(*name)) {

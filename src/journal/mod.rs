@@ -22,13 +22,15 @@ mod line;
 mod phase;
 mod record;
 mod store;
+mod token;
 mod writer;
 
 pub use error::{JournalError, LockHolder};
 pub use files::write_atomic;
-pub use fold::{FoldError, FoldFault, HostState, NoteState, RunPhase, RunState, StepState, UndoState};
+pub use fold::{FoldError, FoldFault, HostState, NoteState, RetireState, RunPhase, RunState, StepState, UndoState};
 pub use line::{FORMAT, Header, LineHash, Log};
 pub use phase::{HostPhase, IllegalTransition, OwedIn};
 pub use record::{Entry, Operator, Record, ReopenCommand};
 pub use store::{RunDir, RunSummary, Store};
+pub use token::{MintedState, TokenFault, TokenState};
 pub use writer::{Appended, Journal, Medium};

@@ -77,7 +77,19 @@ impl HostPhase {
         };
         let illegal = Err(IllegalTransition { phase: self, record: record.name() });
         match record {
-            Record::Note { .. } | Record::SecretKnown { .. } => Ok(self),
+            Record::Note { .. }
+            | Record::SecretKnown { .. }
+            | Record::TokenRequested { .. }
+            | Record::TokenMinted { .. }
+            | Record::TokenRevoked { .. }
+            | Record::RetireStarted { .. }
+            | Record::OldRevoked { .. }
+            | Record::Retired
+            | Record::Proved { .. } => Ok(self),
+            Record::CopiesRemoved { .. } => match self {
+                New | Spared => Ok(self),
+                _ => illegal,
+            },
             Record::RunStarted { .. } => match self {
                 Untouched => Ok(Untouched),
                 _ => illegal,
@@ -180,6 +192,12 @@ impl HostPhase {
     #[must_use]
     pub fn is_unsettled_work(self) -> bool {
         !matches!(self, Self::Untouched | Self::Spared | Self::New | Self::Held | Self::Old)
+    }
+
+    /// Whether the host may hold what the run brought: everything that was not read back as old.
+    #[must_use]
+    pub fn may_be_new(self) -> bool {
+        self.can_go_back()
     }
 
     /// Whether `rollback` has something to take back there.

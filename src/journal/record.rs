@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CredentialState, Fingerprint, HostName, HostResult, RunStatus, SecretName, StepRef, StepStatus};
+use crate::model::{
+    CredentialState, Fingerprint, HostName, HostResult, ProofRow, RunStatus, SecretName, StepRef, StepStatus,
+};
 
 /// One record as it stands in the journal, without the chain's hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,47 @@ pub enum Record {
         name: SecretName,
         /// Its whole digest.
         fingerprint: Fingerprint,
+    },
+    /// Of the run: a token is about to be asked for, under a name that no other bears: by it, one whose value was lost
+    /// on the way is found again.
+    TokenRequested {
+        /// The playbook's name for the secret.
+        secret: SecretName,
+        /// The token's name.
+        name: String,
+        /// The identity's id.
+        identity: String,
+        /// What the identity is called.
+        identity_name: String,
+        /// The server's address.
+        server: String,
+    },
+    /// Of the run: the token came.
+    TokenMinted {
+        /// Its id, by which it is revoked.
+        id: String,
+        /// Its end.
+        expires: Timestamp,
+        /// Its whole digest.
+        fingerprint: Fingerprint,
+    },
+    /// Of the run: the token that it asked for is dead, or was never made.
+    TokenRevoked {
+        /// What was revoked.
+        ids: Vec<String>,
+        /// How that is known.
+        detail: String,
+    },
+    /// Of the run, or of a host when it was looked at from its side: what a secret can read.
+    Proved {
+        /// The playbook's name for the secret.
+        secret: SecretName,
+        /// Whether it reads its keys and nothing else, and all of that was seen.
+        narrow: bool,
+        /// In a line.
+        summary: String,
+        /// Each probe.
+        rows: Vec<ProofRow>,
     },
     /// Of a host: the first request that leaves something there (undo, pre-images, guard) is about to be sent.
     PrepareStarted,
@@ -108,6 +151,31 @@ pub enum Record {
         /// In full.
         result: HostResult,
     },
+    /// Of the run, which is over: the point of no return. From here on it cannot be taken back.
+    RetireStarted {
+        /// Whether the old credential is killed at its issuer, too.
+        revoke: bool,
+        /// Who and from where.
+        by: Operator,
+    },
+    /// Of the run: for one request, and for no other, the old credential left its host: to see that it is refused.
+    OldRevoked {
+        /// Its whole digest.
+        fingerprint: Fingerprint,
+        /// Its id at the issuer.
+        id: String,
+        /// The run that minted it.
+        minted_by: String,
+        /// How it is known to be dead.
+        detail: String,
+    },
+    /// Of a host: copies of the old credential were removed there.
+    CopiesRemoved {
+        /// Where they lay.
+        at: Vec<String>,
+    },
+    /// Of the run: no copy of the old credential that it knows is left.
+    Retired,
     /// Of the run: it ended.
     RunFinished {
         /// How.
@@ -137,6 +205,14 @@ impl Record {
         match self {
             Self::RunStarted { .. } => "run-started",
             Self::SecretKnown { .. } => "secret-known",
+            Self::TokenRequested { .. } => "token-requested",
+            Self::TokenMinted { .. } => "token-minted",
+            Self::TokenRevoked { .. } => "token-revoked",
+            Self::Proved { .. } => "proved",
+            Self::RetireStarted { .. } => "retire-started",
+            Self::OldRevoked { .. } => "old-revoked",
+            Self::CopiesRemoved { .. } => "copies-removed",
+            Self::Retired => "retired",
             Self::PrepareStarted => "prepare-started",
             Self::HostPrepared { .. } => "host-prepared",
             Self::StepStarted { .. } => "step-started",

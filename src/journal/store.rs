@@ -123,6 +123,14 @@ impl Store {
         self.start(&dir, file, lock, RunState::default(), None)
     }
 
+    /// Writes a run's plan anew, for one whose journal is being written: only before its first host is touched.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn rewrite_plan<P: Serialize>(&self, journal: &Journal, plan: &P) -> Result<(), JournalError> {
+        write_atomic(&self.dir(journal.run()).plan_path(), plan)
+    }
+
     /// Takes a run's lock to go on with it: a torn last line is cut off, everything before it is checked and
     /// folded. The first record to append is `RunReopened`.
     ///

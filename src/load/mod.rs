@@ -31,6 +31,14 @@ pub use playbook::{Playbook, playbook};
 pub use select::{SelectError, select};
 pub use vars::{ExtraVarsError, extra_vars, resolved_vars};
 
+/// A length of time as the files write it, such as `14d`.
+///
+/// # Errors
+/// What is wrong with it, in a line.
+pub fn length(text: &str) -> Result<std::time::Duration, String> {
+    check::duration(text).map_err(|problem| problem.message)
+}
+
 /// What a file may refer to without saying it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {

@@ -133,6 +133,10 @@ fn secrets(reader: &Reader<'_>, path: &Utf8Path, context: &Context) -> Secrets {
         }
         // A secret whose source is wrong is declared all the same: that is one error, not two.
         let source = shared::secret_source(&table, &entry, path, context).unwrap_or(SecretSource::Prompt);
+        let minted = |source: &SecretSource| matches!(source, SecretSource::Infisical { .. });
+        if minted(&source) && secrets.values().any(minted) {
+            table.note(Diag::at(entry.key_place.clone(), "a run gets one token from infisical, and this is a second"));
+        }
         secrets.insert(entry.key.to_owned(), source);
     }
     secrets

@@ -8,6 +8,7 @@ mod name;
 mod outcome;
 mod path;
 mod playbook;
+mod proof;
 
 pub use chain::chain;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
@@ -23,3 +24,4 @@ pub use playbook::{
     Place, Point, Prove, PublishOn, Reaches, Restart, RestartHow, Restore, Rollout, SecretName, SecretSource, Step,
     StepRef, VerifyPublish, Wait, WaitFor,
 };
+pub use proof::{ProofRow, Verdict};

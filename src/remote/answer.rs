@@ -1,6 +1,8 @@
 //! What a target answers, typed.
 
-use super::Lost;
+use zeroize::Zeroizing;
+
+use super::{Copy, Lost, Seen};
 use crate::model::{Fingerprint, RunId};
 
 /// What the host said to one operation.
@@ -20,6 +22,12 @@ pub enum Answer {
     Now(Vec<NowFact>),
     /// To [`super::Op::Recorded`].
     Recorded(Vec<RecordedRun>),
+    /// To [`super::Op::Survey`]: one for each.
+    Surveyed(Vec<Seen>),
+    /// To [`super::Op::Copies`].
+    Copies(Vec<Copy>),
+    /// To [`super::Op::Reveal`].
+    Revealed(Revealed),
 }
 
 /// What a host is and has.
@@ -85,6 +93,8 @@ pub struct FileFact {
     pub before: Option<super::FileBefore>,
     /// The credential's fingerprint.
     pub fingerprint: Option<Fingerprint>,
+    /// The claims of the token in it, as they are encoded: its middle part.
+    pub claims: Option<String>,
     /// The owner that the step wants.
     pub want_uid: u32,
     /// The group that the step wants.
@@ -111,6 +121,8 @@ pub struct EditFact {
     pub count: u32,
     /// The key's present value, if it is a plain path; `(not shown)` for anything else.
     pub old: Option<String>,
+    /// The fingerprint of what lies at that path on the host.
+    pub old_fingerprint: Option<Fingerprint>,
     /// Lines that set a key which is to be taken out.
     pub gone: u32,
     /// SHA-256 (hex) of the file after this edit and those before it.
@@ -145,6 +157,30 @@ pub enum Active {
     Missing,
     /// There is no way to tell.
     Unknown,
+}
+
+impl Active {
+    /// The state of a host's word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "yes" => Self::Yes,
+            "no" => Self::No,
+            "loop" => Self::Looping,
+            "missing" => Self::Missing,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A credential that a host gave away. It is shown by nothing and wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Revealed(pub Zeroizing<String>);
+
+impl std::fmt::Debug for Revealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Revealed(..)")
+    }
 }
 
 /// A named backup.

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::shell::{ShellError, ShellHost, boot_command};
 use super::ssh::{Class, ConnectError, Dialer, Link};
-use super::{Answer, CallError, Connect, Host, Op, Unreachable, UnreachableKind};
+use super::{Answer, CallError, Connect, Host, Op, Unreachable, UnreachableKind, Way};
 use crate::model;
 
 /// The limit for escalation and for the library's way over.
@@ -81,6 +81,10 @@ struct Linked {
 impl Host for Linked {
     fn call<'a>(&'a mut self, op: &'a Op, data: Option<&'a [u8]>) -> BoxFuture<'a, Result<Answer, CallError>> {
         self.shell.call(op, data)
+    }
+
+    fn way(&self) -> Option<Arc<dyn Way>> {
+        Some(self.link.way())
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -7,19 +7,26 @@ mod answer;
 mod connect;
 mod op;
 mod pipe;
+mod relay;
 pub mod shell;
 pub mod ssh;
+mod survey;
 mod undo;
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use answer::{
     Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact,
-    HostFacts, NowFact, RecordedRun, ServiceFact, Undone, UndoneRecord,
+    HostFacts, NowFact, RecordedRun, Revealed, ServiceFact, Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
 pub use op::{Act, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
 pub use pipe::{Exit, Lost, Pipe};
+pub use relay::Relay;
+pub use survey::{Copy, KnownPlace, KnownWhat, Seen, SeenEnv, SeenFile, SeenService, SeenState, Survey};
 pub use undo::{FileBefore, UndoRecord, in_undo_order};
 
 /// A target that is logged in to.
@@ -30,9 +37,28 @@ pub trait Host: Send {
     /// [`CallError::Lost`] when there was no answer; the host must then be connected to anew.
     fn call<'a>(&'a mut self, op: &'a Op, data: Option<&'a [u8]>) -> BoxFuture<'a, Result<Answer, CallError>>;
 
+    /// The way through this host to what it can reach; `None` where the connection leads to the host alone.
+    fn way(&self) -> Option<Arc<dyn Way>> {
+        None
+    }
+
     /// Lets go of the host; never fails.
     fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
+
+/// The way through a host to another server, as that host sees it. It is as alive as the connection that it belongs to.
+pub trait Way: Send + Sync {
+    /// Opens a stream from the host to a server.
+    ///
+    /// # Errors
+    /// Why the host does not reach it, in a line.
+    fn open<'a>(&'a self, server: &'a str, port: u16) -> BoxFuture<'a, Result<Box<dyn Stream>, String>>;
+}
+
+/// Bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Makes connections to targets.
 pub trait Connect: Send + Sync {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::UndoRecord;
-use crate::model::{EnvFormat, RemotePath, RestartHow, RunId};
+use super::{Survey, UndoRecord};
+use crate::model::{EnvFormat, Fingerprint, RemotePath, RestartHow, RunId};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +95,24 @@ pub enum Op {
     Recorded {
         /// This one with its manifest; `None`: all of them without.
         run: Option<RunId>,
+    },
+    /// What an audit looks at; changes nothing. One answer a survey, in order.
+    Survey(Vec<Survey>),
+    /// The copies of old credentials that a run knows: to be named, or to be removed for good.
+    Copies {
+        /// The run that brought what is there instead.
+        run: RunId,
+        /// The old credentials.
+        old: Vec<Fingerprint>,
+        /// Files that pointers used to name.
+        superseded: Vec<RemotePath>,
+        /// Whether they go. The host refuses to be taken back from then on.
+        remove: bool,
+    },
+    /// A credential itself, from a backup: for the one request that shows that it is dead.
+    Reveal {
+        /// Which.
+        fingerprint: Fingerprint,
     },
     /// What the run's credential files hold now.
     Now {

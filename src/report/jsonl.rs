@@ -57,6 +57,13 @@ fn object(event: &Event) -> Value {
         EventKind::RunFinished { exit_code, hosts, .. } => {
             json!({ "exit_code": exit_code, "hosts": hosts.iter().map(host).collect::<Vec<_>>() })
         }
+        EventKind::Token { identity, id, expires, fingerprint, detail, .. } => json!({
+            "identity": identity,
+            "id": id,
+            "expires": expires,
+            "fingerprint": fingerprint.as_ref().map(Fingerprint::short),
+            "detail": detail,
+        }),
         kind => serde_json::to_value(kind).unwrap_or_default(),
     };
     let name = serde_json::to_value(&event.kind).ok().and_then(|kind| kind.get("event").cloned());

@@ -1,13 +1,14 @@
 //! Lines for people, without control codes: for a file, a pipe, a CI log.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::line::{Line, Role};
 use super::recap::Recap;
 use super::sanitize::{self, FIELD};
 use super::{Printer, Reporter};
-use crate::event::{Event, EventKind};
-use crate::model::{HostName, StepRef};
+use crate::event::{Event, EventKind, TokenStatus};
+use crate::model::{HostName, ProofRow, StepRef, Verdict};
 use crate::secret::Redactor;
 
 /// The widest that the column of host names gets.
@@ -125,9 +126,39 @@ impl Lines {
                 };
                 vec![self.row(event, (result.status.into(), result.status.as_str()), &text)]
             }
+            EventKind::Token { status, identity, detail, .. } => {
+                let role = match status {
+                    TokenStatus::Owed => Role::Bad,
+                    TokenStatus::Kept => Role::Caution,
+                    _ => Role::Good,
+                };
+                vec![self.row(event, (role, status.as_str()), &format!("token of `{identity}`: {detail}"))]
+            }
+            // Its summary comes with the step's end. Of the same proof from each of many hosts only what is wrong is told.
+            EventKind::Proof { rows, .. } => {
+                let told = |row: &&ProofRow| event.host.is_none() || row.verdict != Verdict::Pass;
+                rows.iter().filter(told).map(|row| self.proof_row(row)).collect()
+            }
             EventKind::Warning { message } => vec![self.row(event, (Role::Caution, "warning"), message)],
             EventKind::RunFinished { .. } => self.recap.lines(event, &self.cleaner),
         }
+    }
+
+    /// `NUMBER VERDICT  PROBE: got, where expected`.
+    fn proof_row(&self, row: &ProofRow) -> Line {
+        let role = match row.verdict {
+            Verdict::Pass => Role::Good,
+            Verdict::Fail => Role::Bad,
+            Verdict::CouldNotLook => Role::Caution,
+        };
+        let text = match row.verdict {
+            Verdict::Pass => format!("{}: {}", row.probe, cut(&row.got)),
+            _ => format!("{}: expected {}; got {}", row.probe, row.expected, row.got),
+        };
+        Line::new()
+            .text(format!("    {:>2}  ", row.number))
+            .push(role, format!("{:<14}", row.verdict))
+            .text(format!("  {}", self.cleaner.field(&text)))
     }
 
     /// `HOST  STATUS  TEXT`; a row without a host belongs to the batch or the run.
@@ -160,6 +191,15 @@ fn diff_line(text: &str) -> Line {
         _ => Role::Faint,
     };
     Line::new().push(role, format!("    {text}"))
+}
+
+/// The begin of a text: what went well needs no more.
+fn cut(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 72;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => Cow::Owned(format!("{} ...", text.get(..at).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
 }
 
 pub(super) fn count(n: usize, one: &str, many: &str) -> String {

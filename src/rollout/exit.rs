@@ -13,13 +13,15 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Hosts are held by another run.
     pub held: bool,
+    /// The run's token may be alive although no host holds it.
+    pub token_owed: bool,
 }
 
 /// The word of the contract.
 #[must_use]
 pub fn run_status(outcome: &Outcome) -> RunStatus {
     let any = |wanted: &[HostStatus]| outcome.hosts.iter().any(|host| wanted.contains(&host.status));
-    if any(&[HostStatus::Dirty, HostStatus::Owed]) {
+    if outcome.token_owed || any(&[HostStatus::Dirty, HostStatus::Owed]) {
         RunStatus::Dirty
     } else if outcome.failed {
         let back = any(&[HostStatus::RolledBack]) && !any(&[HostStatus::Failed]);
@@ -37,7 +39,7 @@ pub fn run_status(outcome: &Outcome) -> RunStatus {
 #[must_use]
 pub fn exit_code(outcome: &Outcome) -> u8 {
     let any = |wanted: &[HostStatus]| outcome.hosts.iter().any(|host| wanted.contains(&host.status));
-    if any(&[HostStatus::Dirty, HostStatus::Owed]) {
+    if outcome.token_owed || any(&[HostStatus::Dirty, HostStatus::Owed]) {
         3
     } else if outcome.failed {
         2
@@ -70,7 +72,13 @@ mod tests {
                 notes: Vec::new(),
             })
             .collect();
-        Outcome { hosts, failed, interrupted, held }
+        Outcome { hosts, failed, interrupted, held, token_owed: false }
+    }
+
+    #[test]
+    fn a_token_that_may_be_alive_is_a_debt() {
+        let outcome = Outcome { token_owed: true, ..outcome(&[HostStatus::RolledBack], true, false, false) };
+        assert_eq!((run_status(&outcome), exit_code(&outcome)), (RunStatus::Dirty, 3));
     }
 
     #[test]

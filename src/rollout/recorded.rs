@@ -351,7 +351,7 @@ impl Recalled {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let failed = self.stay.iter().any(|result| result.status == HostStatus::Failed);
-        Outcome { hosts: self.stay.clone(), failed, held: self.held, interrupted: false }
+        Outcome { hosts: self.stay.clone(), failed, held: self.held, ..Outcome::default() }
     }
 }
 
@@ -387,8 +387,12 @@ fn planned(host: Host, manifest: Option<Result<Manifest, String>>) -> PlannedHos
         drain: None,
         work: Work::Nothing,
     });
-    let plan =
-        HostPlan { steps: steps.collect(), undo: manifest.undo, credentials: manifest.credentials, notes: Vec::new() };
+    let plan = HostPlan {
+        steps: steps.collect(),
+        undo: manifest.undo,
+        credentials: manifest.credentials,
+        ..HostPlan::default()
+    };
     PlannedHost { host, batch: manifest.batch, plan }
 }
 

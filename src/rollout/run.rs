@@ -10,7 +10,7 @@ use super::select::batch_sizes;
 use crate::engine::{Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
 use crate::journal::Record;
-use crate::model::{Host, HostName, HostResult, HostStatus, OnFailure, Rollout};
+use crate::model::{Host, HostName, HostResult, HostStatus, OnFailure, Once, Rollout};
 use crate::step::HostPlan;
 
 /// What a rollout works with.
@@ -51,7 +51,10 @@ struct State {
 }
 
 /// Works through all hosts. `sagas` are in the run's order; each is given back as a result.
-pub async fn run(rolling: &Rolling, sagas: Vec<Saga>) -> Outcome {
+pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
+    if let Err(stop) = opening(rolling, &mut sagas).await {
+        return not_opened(rolling, sagas, stop).await;
+    }
     let total = sagas.len();
     let sizes = batch_sizes(&rolling.spec.batches, total);
     let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
@@ -101,6 +104,40 @@ pub async fn run(rolling: &Rolling, sagas: Vec<Saga>) -> Outcome {
     let place: HashMap<HostName, usize> = order.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
     state.results.sort_by_key(|result| place.get(&result.host).copied().unwrap_or(usize::MAX));
     outcome.hosts = state.results;
+    outcome
+}
+
+/// The steps for the whole run that stand before everything else: no host is touched before they have passed.
+async fn opening(rolling: &Rolling, sagas: &mut [Saga]) -> Result<(), Stop> {
+    while let Some(step) = batch::barrier_of(sagas) {
+        let all_there = sagas.iter().all(|saga| saga.barrier().is_some_and(|own| own.id == step.id));
+        if step.once != Once::Run || !all_there {
+            break;
+        }
+        let changes = sagas.iter().any(Saga::changes);
+        let done = batch::barrier(&rolling.shared, sagas, &step, changes).await;
+        done.map_err(|stop| Stop { reason: format!("step {}: {}", step.id, stop.reason), ..stop })?;
+        sagas.iter_mut().for_each(Saga::pass_barrier);
+    }
+    Ok(())
+}
+
+/// Ends a run whose first steps did not pass. A run that goes on may have touched hosts before: they go back.
+async fn not_opened(rolling: &Rolling, sagas: Vec<Saga>, stop: Stop) -> Outcome {
+    let cancelled = stop.kind == StopKind::Cancelled;
+    let mut outcome = Outcome { failed: !cancelled, interrupted: cancelled, ..Outcome::default() };
+    let reason = stop.reason;
+    outcome.hosts = back(rolling, sagas, |saga| {
+        let reason = reason.clone();
+        async move {
+            if saga.touched() {
+                saga.undo_with_rest(&format!("taken back with the rest: {reason}")).await
+            } else {
+                saga.spare(HostStatus::Skipped, Some(format!("not begun: {reason}"))).await
+            }
+        }
+    })
+    .await;
     outcome
 }
 

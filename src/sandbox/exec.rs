@@ -42,6 +42,8 @@ pub(super) struct Place {
     pub(super) shell: PathBuf,
     /// The commands' `PATH`.
     pub(super) path: OsString,
+    /// Connections may pass through.
+    pub(super) forwards: bool,
 }
 
 impl Place {

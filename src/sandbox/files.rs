@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::hosts::SandboxHost;
+use super::infisical::{KEYS, PATH, PROJECT};
 use super::runner::POINTER;
-use super::{ForgeAccess, GROUP};
+use super::{ForgeAccess, GROUP, InfisicalAccess};
 use crate::model::Fingerprint;
 
 /// Paths that the files name.
@@ -14,12 +15,13 @@ pub(super) struct Names<'a> {
     pub(super) known_hosts: &'a Path,
     pub(super) new_token: &'a Path,
     pub(super) forge_token: &'a Path,
+    pub(super) client_secret: &'a Path,
 }
 
 pub(super) fn inventory(
     hosts: &[SandboxHost],
     names: &Names<'_>,
-    forge: Option<&ForgeAccess>,
+    (forge, infisical): (Option<&ForgeAccess>, Option<&InfisicalAccess>),
     old: &Fingerprint,
 ) -> String {
     let mut text = String::from("# Throw-away runner hosts on loopback. They are gone when the sandbox ends.\n");
@@ -60,10 +62,49 @@ pub(super) fn inventory(
             quoted_path(names.forge_token)
         );
     }
+    if let Some(infisical) = infisical {
+        let _ = write!(
+            text,
+            "\n[services.infisical]     # the stand-in\nurl = {}\nauth = {{ client_id = {}, client_secret = {{ from = \"file\", path = {} }} }}\n",
+            quoted(&infisical.url),
+            quoted(&infisical.client_id),
+            quoted_path(names.client_secret)
+        );
+    }
     text
 }
 
-pub(super) fn playbook(names: &Names<'_>, forge: Option<&ForgeAccess>) -> String {
+/// The identity of the story: two keys of one folder, and nothing else.
+pub(super) fn identity() -> String {
+    let keys: Vec<String> = KEYS.iter().map(|key| quoted(key)).collect();
+    format!(
+        r#"# What the runners' own identity may read: these keys, and nothing else.
+name    = "forgejo-docker-publish"
+project = {}
+scope   = "project"
+
+[token_auth]
+ttl = "90d"
+
+[[access]]
+environment = "prod"
+path = {}
+read = [{}]
+"#,
+        quoted(PROJECT),
+        quoted(PATH),
+        keys.join(", ")
+    )
+}
+
+/// `minted`: the token is minted for the identity and proved, instead of read from a file.
+pub(super) fn playbook(names: &Names<'_>, forge: Option<&ForgeAccess>, minted: bool) -> String {
+    let source = if minted {
+        "from = \"infisical\"\nidentity = \"identity.toml\"".to_owned()
+    } else {
+        format!("from = \"file\"\npath = {}", quoted_path(names.new_token))
+    };
+    let proofs = if minted { PROOFS } else { "" };
     let mut text = format!(
         r#"name  = "Rotate the token of the sandbox's runners"
 hosts = "{GROUP}"
@@ -73,14 +114,13 @@ token_file = "{{{{ home }}}}/data/infisical-token-auth-token"
 runnerctl  = "{{{{ home }}}}/runnerctl"
 
 [secrets.token]
-from = "file"
-path = {new_token}
+{source}
 
 [rollout]
 batches      = [1, "100%"]
 max_failures = 0
 on_failure   = "rollback-host"
-
+{proofs}
 [[steps]]
 name   = "Back up the current token"
 backup = {{ path = "{{{{ token_file }}}}" }}
@@ -97,7 +137,6 @@ point = {{ file = "{{{{ home }}}}/runner.env", key = "{POINTER}", value = "{{{{ 
 name    = "Restart the runner"
 restart = {{ command = "sh {{{{ runnerctl }}}} restart", check = "sh {{{{ runnerctl }}}} status", pid_file = "{{{{ home }}}}/runner.pid", healthy = "2s", timeout = "30s", drain = "off" }}
 "#,
-        new_token = quoted_path(names.new_token),
     );
     if let Some(forge) = forge {
         let image = forge.image.as_ref().map(|image| format!(", image = {}", quoted(image))).unwrap_or_default();
@@ -116,6 +155,18 @@ verify-publish = {{ repo = {}, workflow = {}, ref = {}{image}, timeout = "1m" }}
     }
     text
 }
+
+/// From here before any host is touched, and once more from each host's side of the network.
+const PROOFS: &str = r#"
+[[steps]]
+name  = "Prove that it reads those keys and nothing else"
+once  = "run"
+prove = { secret = "token" }
+
+[[steps]]
+name  = "Prove it from the runner's side"
+prove = { secret = "token" }
+"#;
 
 /// A TOML string.
 fn quoted(text: &str) -> String {

@@ -64,13 +64,15 @@ pub struct HostOptions {
     /// What runs commands, under the name `sh`. Another one than `/bin/sh` is also what scripts on the host get when
     /// they start `sh`.
     pub shell: PathBuf,
+    /// Whether connections to other addresses of the loopback network may pass through it.
+    pub forwards: bool,
 }
 
 impl HostOptions {
     /// User `runner`, `/bin/sh`.
     #[must_use]
     pub fn new(login: LoginKey) -> Self {
-        Self { user: "runner".to_owned(), login, shell: "/bin/sh".into() }
+        Self { user: "runner".to_owned(), login, shell: "/bin/sh".into(), forwards: true }
     }
 }
 
@@ -92,7 +94,7 @@ impl SandboxHost {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(SandboxError::io("make", dir))?;
         let dir = dir.canonicalize().map_err(SandboxError::io("resolve", dir))?;
         let path = search_path(&dir, &options.shell)?;
-        let place = Arc::new(Place { dir, user: options.user, shell: options.shell, path });
+        let place = Arc::new(Place { dir, user: options.user, shell: options.shell, path, forwards: options.forwards });
 
         let key = new_key()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;

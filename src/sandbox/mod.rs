@@ -7,6 +7,7 @@
 //!   inventory.toml         the hosts, group `docker-publish`
 //!   playbook.toml          the rotation in five steps (four without a forge)
 //!   new-token              0600, the playbook's secret source
+//!   playbook-minted.toml   with an Infisical: the same with a token that is minted for identity.toml, and proved
 //!   id_ed25519             0600, opens every host
 //!   known_hosts            one key per host
 //!   hosts/runner-1/        HOME of everything that runs on that host
@@ -81,10 +82,14 @@ pub struct SandboxOptions {
     pub shell: Option<PathBuf>,
     /// The stand-in forge that the playbook verifies with; `None`: the playbook has no such step.
     pub forge: Option<ForgeAccess>,
+    /// The stand-in Infisical that mints for `playbook-minted.toml`; `None`: there is no such playbook.
+    pub infisical: Option<InfisicalAccess>,
     /// Runners that do not bear a new token, by the host's number, counted from 1.
     pub break_restart: BTreeMap<usize, BreakRestart>,
     /// Where the runners' pointers lead at first.
     pub old_pointer: OldPointer,
+    /// Hosts through which nobody reaches anything else.
+    pub without_forwarding: bool,
     /// Hosts without runners: for measurements with very many of them.
     pub without_runners: bool,
 }
@@ -103,6 +108,18 @@ pub struct ForgeAccess {
     pub git_ref: String,
     /// The image that the workflow publishes.
     pub image: Option<String>,
+}
+
+/// How the inventory reaches an Infisical, and what the runners hold of it at first.
+pub struct InfisicalAccess {
+    /// Base address; plain `http` is fine on loopback.
+    pub url: String,
+    /// The operator's client id.
+    pub client_id: String,
+    /// The operator's client secret, written to a file of its own in the sandbox.
+    pub client_secret: SecretString,
+    /// The shared token that every runner holds at first.
+    pub shared_token: SecretString,
 }
 
 /// A running sandbox. See the module's documentation.
@@ -129,7 +146,8 @@ impl Sandbox {
         }?;
         let path = made.path().canonicalize().map_err(SandboxError::io("resolve", made.path()))?;
 
-        let (old_token, new_token) = (made_up("shared"), made_up("new"));
+        let shared = options.infisical.as_ref().map(|infisical| infisical.shared_token.clone());
+        let (old_token, new_token) = (shared.unwrap_or_else(|| made_up("shared")), made_up("new"));
         let mut sandbox = Self {
             hosts: Vec::with_capacity(n),
             old: Fingerprint::of(old_token.expose_secret().as_bytes()),
@@ -155,6 +173,7 @@ impl Sandbox {
         let owner = runner::start_ticks(me).map(|started| format!("{me} {started}\n"));
         for number in 1..=n {
             let mut host_options = HostOptions::new(login.clone());
+            host_options.forwards = !options.without_forwarding;
             if let Some(shell) = &options.shell {
                 host_options.shell.clone_from(shell);
             }
@@ -189,13 +208,28 @@ impl Sandbox {
         if let Some(forge) = &options.forge {
             write_private(&forge_token, forge.token.expose_secret().as_bytes())?;
         }
+        let client_secret = self.path.join("infisical-client-secret");
+        if let Some(infisical) = &options.infisical {
+            write_private(&client_secret, infisical.client_secret.expose_secret().as_bytes())?;
+            write_private(&self.identity(), files::identity().as_bytes())?;
+        }
         let lines: String = self.hosts.iter().map(|host| host.host_key_line() + "\n").collect();
         write_private(&known_hosts, lines.as_bytes())?;
-        let names =
-            files::Names { identity_file, known_hosts: &known_hosts, new_token: &new_file, forge_token: &forge_token };
-        let inventory = files::inventory(&self.hosts, &names, options.forge.as_ref(), &self.old);
+        let names = files::Names {
+            identity_file,
+            known_hosts: &known_hosts,
+            new_token: &new_file,
+            forge_token: &forge_token,
+            client_secret: &client_secret,
+        };
+        let servers = (options.forge.as_ref(), options.infisical.as_ref());
+        let inventory = files::inventory(&self.hosts, &names, servers, &self.old);
         write_private(&self.inventory(), inventory.as_bytes())?;
-        write_private(&self.playbook(), files::playbook(&names, options.forge.as_ref()).as_bytes())
+        if options.infisical.is_some() {
+            let minted = files::playbook(&names, options.forge.as_ref(), true);
+            write_private(&self.minted_playbook(), minted.as_bytes())?;
+        }
+        write_private(&self.playbook(), files::playbook(&names, options.forge.as_ref(), false).as_bytes())
     }
 
     /// The sandbox's directory.
@@ -214,6 +248,18 @@ impl Sandbox {
     #[must_use]
     pub fn playbook(&self) -> PathBuf {
         self.path.join("playbook.toml")
+    }
+
+    /// The file of the playbook whose token is minted and proved, if there is an Infisical.
+    #[must_use]
+    pub fn minted_playbook(&self) -> PathBuf {
+        self.path.join("playbook-minted.toml")
+    }
+
+    /// The file of the identity that it is minted for.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.path.join("identity.toml")
     }
 
     /// The hosts, in order.

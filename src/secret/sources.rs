@@ -87,9 +87,9 @@ pub enum SecretFault {
     /// What came is no credential.
     #[error(transparent)]
     Value(#[from] BadValue),
-    /// Minting is done by the Infisical service, not by this room.
-    #[error("this build cannot mint a token at Infisical")]
-    NotBuilt,
+    /// A token is minted by `run`, once; nobody can read it again.
+    #[error("a token is minted once, by `run`, and cannot be had again")]
+    Minted,
 }
 
 /// Why a secret's file is not read.
@@ -167,7 +167,7 @@ impl Sources {
             SecretSource::File { path } => read_file(path.clone()).await,
             SecretSource::Env { name } => self.environment.secret(name).ok_or(SecretFault::NotSet),
             SecretSource::Command { argv } => self.run(argv).await,
-            SecretSource::Infisical { .. } => Err(SecretFault::NotBuilt),
+            SecretSource::Infisical { .. } => Err(SecretFault::Minted),
         };
         read.and_then(|bytes| Ok(SecretValue::new(bytes)?)).map_err(|fault| SecretError {
             name: name.to_owned(),

@@ -12,20 +12,21 @@ mod point;
 mod restart;
 mod restore;
 mod services;
+mod values;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Action, CredentialState, Http, Once, RemotePath, SecretName, Step, StepRef, StepStatus, VerifyPublish, WaitFor,
+    Action, CredentialState, Fingerprint, Http, Once, RemotePath, SecretName, Step, StepRef, StepStatus, VerifyPublish,
+    WaitFor,
 };
 use crate::remote::{Act, Fact, HostCondition, UndoRecord, in_undo_order};
-use crate::secret::SecretValue;
 
 pub use looks::Looks;
-pub use services::{ServiceError, Services, Verified};
+pub use services::{Proved, ServiceError, Services, Verified};
+pub use values::Values;
 
 /// What is to be done on one host, and its way back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +39,30 @@ pub struct HostPlan {
     pub credentials: Vec<CredentialState>,
     /// Things worth knowing before it begins.
     pub notes: Vec<String>,
+    /// Files that a pointer names now and will not any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
+    /// When the tokens end that are replaced, as far as they say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old_ends: Vec<OldEnd>,
+}
+
+/// The end of a token that a run replaces: after it, a rollback brings back what opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldEnd {
+    /// Its file.
+    pub path: String,
+    /// When it ends, by its own claims.
+    pub at: jiff::Timestamp,
+}
+
+/// A file that a pointer used to name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// Its path on the host.
+    pub path: RemotePath,
+    /// The credential that it holds.
+    pub fingerprint: Fingerprint,
 }
 
 impl HostPlan {
@@ -118,6 +143,11 @@ pub enum Work {
     Http(Http),
     /// Publishes through the forge, from the controller.
     VerifyPublish(VerifyPublish),
+    /// Looks what a secret can read.
+    Prove {
+        /// Which.
+        secret: SecretName,
+    },
 }
 
 impl Work {
@@ -126,7 +156,11 @@ impl Work {
     pub fn is_controllers(&self) -> bool {
         matches!(
             self,
-            Self::Nothing | Self::Http(_) | Self::VerifyPublish(_) | Self::Wait { until: WaitFor::Time(_), .. }
+            Self::Nothing
+                | Self::Http(_)
+                | Self::VerifyPublish(_)
+                | Self::Prove { .. }
+                | Self::Wait { until: WaitFor::Time(_), .. }
         )
     }
 }
@@ -153,9 +187,6 @@ pub struct Refusal {
     /// A command that removes the obstacle.
     pub fix: Option<String>,
 }
-
-/// The values of the run's secrets.
-pub type Values = BTreeMap<SecretName, SecretValue>;
 
 /// What planning carries from step to step.
 struct Planner<'a> {
@@ -283,7 +314,14 @@ impl Planner<'_> {
                 format!("publishes for real: runs {} of {} on {}", verify.workflow, verify.repo, verify.git_ref),
                 Work::VerifyPublish(verify.clone()),
             )),
-            Action::Prove(_) | Action::AssertNotStored(_) | Action::Approve(_) => {
+            Action::Prove(prove) => {
+                let from = if step.once == Once::Host { "from the host's side" } else { "from here" };
+                Ok(Planned::check(
+                    format!("looks {from} whether `{}` reads its keys and nothing else", prove.secret),
+                    Work::Prove { secret: prove.secret.clone() },
+                ))
+            }
+            Action::AssertNotStored(_) | Action::Approve(_) => {
                 Err(No::because(format!("this version of keyswap cannot do `{}` yet", step.action.key())))
             }
         }

@@ -1,6 +1,6 @@
 //! `point`: one key of an environment file.
 
-use super::{Looks, No, Planned, Planner, resolved};
+use super::{Looks, No, Planned, Planner, Superseded, resolved};
 use crate::model::{Point, RemotePath, Step};
 use crate::remote::{Act, EnvEdit, Fact, Target, UndoRecord};
 
@@ -27,6 +27,12 @@ impl Planner<'_> {
             return Ok(Planned::nothing(format!("{} points there already", point.key)));
         }
         self.dirty_process = true;
+        if let (Some(old), Some(fingerprint)) = (&edit.old, &edit.old_fingerprint)
+            && *old != point.value
+            && let Ok(path) = old.parse()
+        {
+            self.plan.superseded.push(Superseded { path, fingerprint: fingerprint.clone() });
+        }
         let path = resolved(&fact.path)?;
         let (mode, uid, gid) = match &fact.before {
             Some(before) => (before.mode, before.uid, before.gid),

@@ -1,9 +1,13 @@
 //! What steps ask of servers, from the controller.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Http, VerifyPublish};
+use crate::model::{Http, ProofRow, VerifyPublish};
+use crate::remote::Way;
+use crate::secret::SecretValue;
 
 /// The servers of the environment.
 pub trait Services: Send + Sync {
@@ -22,6 +26,30 @@ pub trait Services: Send + Sync {
 
     /// Asks an HTTP server; says in a line what it answered.
     fn http<'a>(&'a self, spec: &'a Http) -> BoxFuture<'a, Result<String, ServiceError>>;
+
+    /// Looks what a token can read: from here, or from a host's side of the network. Changes nothing.
+    ///
+    /// # Errors
+    /// When there is nobody to ask. What could not be looked at is told by the rows.
+    fn prove<'a>(
+        &'a self,
+        _token: &'a SecretValue,
+        _way: Option<Arc<dyn Way>>,
+    ) -> BoxFuture<'a, Result<Proved, ServiceError>> {
+        let message = "there is no issuer that could say what the token is for".to_owned();
+        Box::pin(async { Err(ServiceError { message, auth: true }) })
+    }
+}
+
+/// What a token was seen to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proved {
+    /// It reads its keys and nothing else, and all of that was seen.
+    pub narrow: bool,
+    /// In a line.
+    pub summary: String,
+    /// The probes.
+    pub rows: Vec<ProofRow>,
 }
 
 /// A run that the forge calls a success.

@@ -6,6 +6,7 @@ mod e2e_safety;
 mod fleet;
 mod forge;
 mod harness;
+mod infisical;
 #[cfg(debug_assertions)]
 mod kills;
 mod sentinel;

@@ -14,6 +14,7 @@ fn entry(seq: u64, record: Record) -> Entry {
             | Record::StepFinished { .. }
             | Record::UndoStarted { .. }
             | Record::UndoFinished { .. }
+            | Record::CopiesRemoved { .. }
             | Record::HostSettled { .. }
     );
     Entry { seq, ts: Timestamp::UNIX_EPOCH, host: of_host.then(host), record }
@@ -131,4 +132,45 @@ proptest! {
             prop_assert!(RunState::fold(&legal[..end]).is_ok(), "every beginning of a legal history is legal");
         }
     }
+}
+
+#[test]
+fn a_token_that_no_host_can_hold_is_owed_until_it_is_dead() {
+    let asked = ["run-started", "token-requested"];
+    let state = RunState::fold(&named(&asked)).unwrap();
+    assert!(state.owed_token().is_some(), "it may have been minted, and nobody knows its id");
+    let minted = ["run-started", "token-requested", "token-minted", "prepare-started"];
+    let state = RunState::fold(&named(&minted)).unwrap();
+    assert!(state.owed_token().is_none(), "the host may hold it");
+    let back = [&minted[..], &["run-reopened", "undo-started", "host-settled rolled-back", "run-finished"]].concat();
+    let state = RunState::fold(&named(&back)).unwrap();
+    assert!(state.owed_token().is_some() && state.needs_settling());
+    let dead = [&back[..], &["token-revoked"]].concat();
+    let state = RunState::fold(&named(&dead)).unwrap();
+    assert!(state.owed_token().is_none() && !state.needs_settling());
+    for wrong in [
+        &["run-started", "token-minted"][..],
+        &["run-started", "token-revoked"],
+        &["run-started", "token-requested", "token-requested"],
+        &["run-started", "token-requested", "token-minted", "token-minted"],
+        &["run-started", "token-requested", "token-revoked", "token-minted"],
+    ] {
+        assert!(matches!(RunState::fold(&named(wrong)).unwrap_err().fault, FoldFault::Token(_)), "{wrong:?}");
+    }
+}
+
+#[test]
+fn past_the_point_of_no_return_nothing_is_taken_up_again() {
+    let retired = [FORWARD, &["retire-started", "old-revoked", "copies-removed", "retired"]].concat();
+    let state = RunState::fold(&named(&retired)).unwrap();
+    assert!(state.retired.as_ref().is_some_and(|retired| retired.finished.is_some()) && !state.needs_settling());
+    for next in ["run-reopened", "undo-started"] {
+        assert!(RunState::fold(&named(&[&retired[..], &[next]].concat())).is_err(), "{next}");
+    }
+    let cut = [FORWARD, &["retire-started", "run-reopened"]].concat();
+    assert_eq!(RunState::fold(&named(&cut)).unwrap_err().fault, FoldFault::Retired);
+    let open = [&FORWARD[..5], &["retire-started"]].concat();
+    assert_eq!(RunState::fold(&named(&open)).unwrap_err().fault, FoldFault::Retired, "it must have ended");
+    let again = [FORWARD, &["retire-started", "retire-started", "copies-removed", "retired"]].concat();
+    assert!(RunState::fold(&named(&again)).is_ok(), "what was cut off is gone on with");
 }

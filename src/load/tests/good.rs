@@ -38,11 +38,15 @@ fn the_example_files_load_and_fit_together() {
     assert_eq!(inventory.groups["runners"].hosts.len(), 4);
     assert!(inventory.known["shared-admin"].shared);
     assert!(matches!(inventory.services.forge.as_ref().unwrap().token, Some(SecretSource::Env { .. })));
-    for name in ["rotate-token", "rollback-token"] {
+    for name in ["rotate-token", "rollback-token", "mint-token"] {
         let playbook = crate::load::playbook(&root.join(format!("playbooks/{name}.toml")), &context()).unwrap();
         for name in crate::load::select(&inventory, &playbook.hosts, None).unwrap() {
             let steps = playbook.steps_for(&inventory.hosts[&name], &Vars::new()).unwrap();
             assert_eq!(steps.len(), playbook.step_refs().len());
+        }
+        for source in playbook.secrets.values() {
+            let SecretSource::Infisical { identity } = source else { continue };
+            assert_eq!(crate::load::identity(identity).unwrap().name, "forgejo-docker-publish");
         }
     }
 }

@@ -11,12 +11,20 @@ const LIBRARY: &str = concat!(
     "\n",
     include_str!("lib/file.sh"),
     "\n",
+    include_str!("lib/env.sh"),
+    "\n",
+    include_str!("lib/state.sh"),
+    "\n",
+    include_str!("lib/look.sh"),
+    "\n",
     include_str!("lib/saga.sh"),
+    "\n",
+    include_str!("lib/survey.sh"),
     "\nKS_UID=$(id -u) KS_GID=$(id -g) KS_RUN=20260101-000000-abcdef\n"
 );
 
 /// Runs a script with the library in `dir`; its output and how long it took.
-fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
+pub(super) fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
     std::fs::write(dir.join("lib.sh"), LIBRARY).unwrap();
     let began = Instant::now();
     let output = Command::new("timeout")
@@ -32,7 +40,7 @@ fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
 }
 
 /// Every shell at once: each of them waits a while for what was planted.
-fn in_every_shell(test: impl Fn(&[&str]) + Sync) {
+pub(super) fn in_every_shell(test: impl Fn(&[&str]) + Sync) {
     std::thread::scope(|scope| {
         for shell in SHELLS {
             scope.spawn(|| test(shell));

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::parse;
 use super::quote::call;
 use super::{Shell, ShellError};
-use crate::model::{EnvFormat, RemotePath, RestartHow, RunId};
+use super::{parse, survey};
+use crate::model::{EnvFormat, Fingerprint, RemotePath, RestartHow, RunId};
 use crate::remote::{
     Act, Answer, CallError, EnvEdit, FailClass, Failure, Hold, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
-    Probe, Target, UndoRecord,
+    Probe, Survey, Target, UndoRecord,
 };
 
 /// What a request may take beyond the limits of what it starts: slow disks, a loaded machine.
@@ -144,6 +144,20 @@ fn request(op: &Op) -> Request {
         }
         Op::Recorded { run } => call("ks_recorded", [run.as_ref().map_or("-", RunId::as_str)]),
         Op::Now { run } => call("ks_now", [run.as_str()]),
+        Op::Survey(surveys) => {
+            // A search may take minutes; anything else is a glance.
+            limit += Duration::from_secs(30) * u32::try_from(surveys.len()).unwrap_or(u32::MAX);
+            let searches = surveys.iter().filter(|survey| matches!(survey, Survey::Search { .. })).count();
+            limit += Duration::from_secs(250) * u32::try_from(searches).unwrap_or(u32::MAX);
+            survey::calls(surveys)
+        }
+        Op::Copies { run, old, superseded, remove } => {
+            let old = old.iter().map(Fingerprint::hex).collect::<Vec<_>>().join(" ");
+            let verb = if *remove { "remove" } else { "look" };
+            let head = [run.as_str(), verb, old.as_str()];
+            call("ks_copies", head.into_iter().chain(superseded.iter().map(RemotePath::as_str)))
+        }
+        Op::Reveal { fingerprint } => call("ks_reveal", [fingerprint.hex()]),
     };
     Request { body, data, limit }
 }
@@ -211,7 +225,7 @@ fn probe_call(n: usize, probe: &Probe) -> String {
     }
 }
 
-fn format_word(format: EnvFormat) -> &'static str {
+pub(super) fn format_word(format: EnvFormat) -> &'static str {
     match format {
         EnvFormat::Dotenv => "dotenv",
         EnvFormat::SystemdDropin => "dropin",
@@ -219,7 +233,7 @@ fn format_word(format: EnvFormat) -> &'static str {
 }
 
 /// Kind, two words that name the runner, and the operator's restart command.
-fn service_words(how: &RestartHow) -> [&str; 4] {
+pub(super) fn service_words(how: &RestartHow) -> [&str; 4] {
     match how {
         RestartHow::Systemd { unit } => ["systemd", unit, "-", "-"],
         RestartHow::Docker { container } => ["docker", container, "-", "-"],

@@ -13,6 +13,9 @@ mod host;
 mod idle_tests;
 mod parse;
 pub(crate) mod quote;
+mod survey;
+#[cfg(test)]
+mod survey_tests;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,7 @@ const PIECES: &[&str] = &[
     include_str!("lib/idle.sh"),
     include_str!("lib/saga.sh"),
     include_str!("lib/undo.sh"),
+    include_str!("lib/survey.sh"),
     include_str!("lib/guard.sh"),
     include_str!("lib/loop.sh"),
 ];

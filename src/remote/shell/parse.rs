@@ -2,10 +2,11 @@
 //! from the programs of the system and are ignored.
 
 use super::host::Fields;
+use super::survey;
 use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
     Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore,
-    FileFact, HostFacts, NowFact, Op, Probe, RecordedRun, ServiceFact, Undone, UndoneRecord,
+    FileFact, HostFacts, NowFact, Op, Probe, RecordedRun, Revealed, ServiceFact, Undone, UndoneRecord,
 };
 
 /// One line of an answer.
@@ -15,19 +16,28 @@ pub(super) struct Line {
 }
 
 impl Line {
-    fn get(&self, key: &str) -> &str {
+    pub(super) fn is(&self, tag: &str) -> bool {
+        self.tag == tag
+    }
+
+    /// A field that is not empty.
+    pub(super) fn some(&self, key: &str) -> Option<String> {
+        Some(self.get(key)).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    pub(super) fn get(&self, key: &str) -> &str {
         self.fields.get(key).map_or("", String::as_str)
     }
 
-    fn list(&self, key: &str) -> Vec<String> {
+    pub(super) fn list(&self, key: &str) -> Vec<String> {
         self.get(key).split_whitespace().map(str::to_owned).collect()
     }
 
-    fn number(&self, key: &str) -> Result<u32, CallError> {
+    pub(super) fn number(&self, key: &str) -> Result<u32, CallError> {
         self.get(key).parse().map_err(|_| broken(&format!("`{key}` of `{}` is no number", self.tag)))
     }
 
-    fn fingerprint(&self, key: &str) -> Result<Option<Fingerprint>, CallError> {
+    pub(super) fn fingerprint(&self, key: &str) -> Result<Option<Fingerprint>, CallError> {
         match self.get(key) {
             "" | "absent" => Ok(None),
             hex => hex.parse().map(Some).map_err(|_| broken(&format!("`{key}` of `{}` is no digest", self.tag))),
@@ -58,7 +68,7 @@ impl Line {
     }
 }
 
-fn broken(message: &str) -> CallError {
+pub(super) fn broken(message: &str) -> CallError {
     CallError::Failed(Failure { class: FailClass::Broken, message: message.to_owned(), fix: None })
 }
 
@@ -126,6 +136,12 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
                 .map(|line| Ok(NowFact { path: line.get("path").to_owned(), fingerprint: line.fingerprint("fp")? }));
             now.collect::<Result<_, CallError>>().map(Answer::Now)
         }
+        Op::Survey(surveys) => survey::seen(surveys, lines).map(Answer::Surveyed),
+        Op::Copies { .. } => {
+            one("copies")?;
+            survey::copies(lines).map(Answer::Copies)
+        }
+        Op::Reveal { .. } => Ok(Answer::Revealed(Revealed(one("value")?.get("value").to_owned().into()))),
     }
 }
 
@@ -175,9 +191,9 @@ fn undone(line: &Line) -> Result<UndoneRecord, CallError> {
     })
 }
 
-/// One fact a probe. The lines of a probe carry its number; a refusal is its `fail` line and then `refused`.
-fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
-    let mut refused: Vec<Option<Failure>> = vec![None; probes.len()];
+/// Which of so many questions were refused, and why.
+pub(super) fn refusals(count: usize, lines: &[Line]) -> Vec<Option<Failure>> {
+    let mut refused: Vec<Option<Failure>> = vec![None; count];
     let mut last_fail = None;
     for line in lines {
         match line.tag.as_str() {
@@ -195,6 +211,12 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
             _ => {}
         }
     }
+    refused
+}
+
+/// One fact a probe. The lines of a probe carry its number; a refusal is its `fail` line and then `refused`.
+fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
+    let refused = refusals(probes.len(), lines);
     probes
         .iter()
         .zip(refused)
@@ -232,6 +254,7 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                         path: line.get("path").to_owned(),
                         before: line.before()?,
                         fingerprint: line.fingerprint("fp")?,
+                        claims: line.some("claims"),
                         want_uid: line.number("want_uid")?,
                         want_gid: line.number("want_gid")?,
                     })
@@ -243,6 +266,7 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                             Ok(EditFact {
                                 count: edit.number("count")?,
                                 old: Some(edit.get("old")).filter(|old| !old.is_empty()).map(str::to_owned),
+                                old_fingerprint: edit.fingerprint("old_fp")?,
                                 gone: edit.number("gone")?,
                                 post: edit.get("post").to_owned(),
                             })
@@ -271,15 +295,8 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
 }
 
 fn service(line: &Line) -> ServiceFact {
-    let active = match line.get("active") {
-        "yes" => Active::Yes,
-        "no" => Active::No,
-        "loop" => Active::Looping,
-        "missing" => Active::Missing,
-        _ => Active::Unknown,
-    };
     ServiceFact {
-        active,
+        active: Active::from_word(line.get("active")),
         pid: line.number("pid").ok().filter(|pid| *pid != 0),
         stale: line.get("stale") == "yes",
         pointed: match line.get("pointed") {

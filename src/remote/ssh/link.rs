@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::error::{ConnectError, Phase, Problem};
 use super::program::Program;
 use super::session::Session;
-use crate::remote::Pipe;
+use crate::remote::{Pipe, Stream, Way};
 
 /// A logged-in connection to a host. Programs started on it keep it open; when the last of them and the link itself
 /// are gone, its socket is closed.
@@ -43,6 +44,12 @@ impl Link {
         Ok(Box::new(Program::start(Arc::clone(&self.session), channel, command).await?))
     }
 
+    /// The way through the host, over channels of this connection.
+    #[must_use]
+    pub fn way(&self) -> Arc<dyn Way> {
+        Arc::new(Through(Arc::clone(&self.session)))
+    }
+
     /// Who is logged in where, with which key, over which hops: `ops@192.0.2.1:22 with ~/.ssh/id (SHA256:…)`.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -52,5 +59,28 @@ impl Link {
     /// Says goodbye and closes the connection, within a bound, also under programs that still run on it.
     pub async fn close(self) {
         self.session.goodbye().await;
+    }
+}
+
+/// Streams through the host. They keep the connection's object, but not the connection, alive.
+struct Through(Arc<Session>);
+
+impl Way for Through {
+    fn open<'a>(&'a self, server: &'a str, port: u16) -> BoxFuture<'a, Result<Box<dyn Stream>, String>> {
+        Box::pin(async move {
+            let opened = timeout(self.0.limit, self.0.stream_to(server, port)).await;
+            match opened {
+                Ok(Ok(stream)) => Ok(Box::new(stream) as Box<dyn Stream>),
+                Ok(Err(Problem::HopForbids)) => {
+                    Err("the host does not let connections pass through it (AllowTcpForwarding)".to_owned())
+                }
+                Ok(Err(Problem::HopCannotReach { said })) => {
+                    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+                    Err(format!("the host does not reach {server}:{port}{said}"))
+                }
+                Ok(Err(problem)) => Err(problem.to_string()),
+                Err(_) => Err(format!("the host did not open a way to {server}:{port} in time")),
+            }
+        })
     }
 }

@@ -14,9 +14,11 @@ mod retry;
 mod tests;
 mod text;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect;
@@ -75,6 +77,8 @@ pub struct Api {
     auth: Option<HeaderValue>,
     secrets: Vec<SecretString>,
     config: Config,
+    /// A private CA's certificates.
+    ca_file: Option<Utf8PathBuf>,
 }
 
 impl std::fmt::Debug for Api {
@@ -90,8 +94,27 @@ impl Api {
     /// When the address may not be used, the CA file cannot be read, or the credential fits into no header.
     pub fn new(service: &Service, auth: &Auth, config: Config) -> Result<Self, HttpError> {
         let address = Address::parse(&service.url, false)?;
-        let client = client(address.plain, service.ca_file.as_deref(), &config)?;
-        Self { client, base: address.url, auth: None, secrets: Vec::new(), config }.with_auth(auth)
+        let ca_file = service.ca_file.clone();
+        let client = client(address.plain, ca_file.as_deref(), &config, None)?;
+        Self { client, base: address.url, auth: None, secrets: Vec::new(), config, ca_file }.with_auth(auth)
+    }
+
+    /// The same server, reached through a Unix socket that leads to it. Its name is checked as before.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read.
+    pub fn through(&self, socket: &Path) -> Result<Self, HttpError> {
+        let plain = self.base.scheme() == "http";
+        let client = client(plain, self.ca_file.as_deref(), &self.config, Some(socket))?;
+        Ok(Self { client, ..self.clone() })
+    }
+
+    /// The server's name and port.
+    #[must_use]
+    pub fn server(&self) -> (String, u16) {
+        let name = self.base.host_str().unwrap_or_default();
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        (bare.to_owned(), self.base.port_or_known_default().unwrap_or_default())
     }
 
     /// The same server with another credential.
@@ -251,7 +274,12 @@ async fn read_bounded(
     Ok(body)
 }
 
-fn client(plain: bool, ca_file: Option<&camino::Utf8Path>, config: &Config) -> Result<reqwest::Client, HttpError> {
+fn client(
+    plain: bool,
+    ca_file: Option<&camino::Utf8Path>,
+    config: &Config,
+    socket: Option<&Path>,
+) -> Result<reqwest::Client, HttpError> {
     let mut builder = reqwest::Client::builder()
         .redirect(redirect::Policy::none())
         .no_proxy()
@@ -267,6 +295,9 @@ fn client(plain: bool, ca_file: Option<&camino::Utf8Path>, config: &Config) -> R
         builder = builder.tls_certs_only([]);
     } else if let Some(path) = ca_file {
         builder = builder.tls_certs_merge(read_ca(path)?);
+    }
+    if let Some(socket) = socket {
+        builder = builder.unix_socket(socket);
     }
     builder.build().map_err(|error| HttpError::sort("", config.request_timeout, &error))
 }

@@ -37,7 +37,7 @@ pub enum ProbeError {
 pub async fn probe(http: &Http) -> Result<(), ProbeError> {
     let address = Address::parse(&http.url, true)?;
     let config = Config { request_timeout: http.timeout, connect_timeout: http.timeout, ..Config::default() };
-    let client = client(address.plain, None, &config)?;
+    let client = client(address.plain, None, &config, None)?;
     let at = format!("GET {}", shown(&address.url));
     let sort = |error: reqwest::Error| HttpError::sort(&at, http.timeout, &error);
     let mut response = client.request(Method::GET, address.url).send().await.map_err(sort)?;

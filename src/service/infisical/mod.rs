@@ -23,6 +23,7 @@ mod tests;
 mod tokens;
 mod wire;
 
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -119,6 +120,21 @@ impl Infisical {
     pub fn with_token(&self, token: &SecretString) -> Self {
         let (api, config) = (self.api.clone(), self.config.clone());
         Self { api, login: Login::Token(token.clone()), session: Mutex::new(None), config }
+    }
+
+    /// The same server for the same one, reached through a Unix socket that leads to it.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read.
+    pub fn through(&self, socket: &Path) -> Result<Self, HttpError> {
+        let (api, login) = (self.api.through(socket)?, self.login.clone());
+        Ok(Self { api, login, session: Mutex::new(None), config: self.config.clone() })
+    }
+
+    /// The server's name and port.
+    #[must_use]
+    pub fn server(&self) -> (String, u16) {
+        self.api.server()
     }
 
     /// The server's address.

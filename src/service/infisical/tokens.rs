@@ -169,9 +169,14 @@ impl Infisical {
         Ok(Minted { value, id: TokenId(row.id), name, identity, expires, fingerprint })
     }
 
+    /// Revokes whatever was minted under a name, where nobody knows whether anything was.
+    ///
     /// An answer that was lost may belong to a request that the server carries out only now: so it is looked for some
     /// time, unless it shows at once.
-    async fn revoke_lost(&self, identity: &str, name: &str) -> Result<Vec<TokenId>, InfisicalError> {
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be asked.
+    pub async fn revoke_lost(&self, identity: &str, name: &str) -> Result<Vec<TokenId>, InfisicalError> {
         let end = Instant::now() + self.config.look_for;
         loop {
             let revoked = self.revoke_named(identity, name).await?;

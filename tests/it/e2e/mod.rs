@@ -1,6 +1,7 @@
 //! The real program against real OpenSSH and sudo: rotation, every step made to fail, and every way back.
 
 mod any_point;
+mod audit;
 mod cut_off;
 mod drain;
 mod failures;

@@ -24,14 +24,14 @@ const HOOKS: [&str; 3] = [
 ];
 
 /// A program that was started and may have stopped itself.
-pub(super) struct Controller {
+pub(crate) struct Controller {
     child: Child,
     files: PathBuf,
 }
 
 impl Controller {
     /// Starts it; with a point at which it stops itself.
-    pub(super) fn start(mut command: Command, args: &[&str], pause: Option<&str>) -> Self {
+    pub(crate) fn start(mut command: Command, args: &[&str], pause: Option<&str>) -> Self {
         let files = tempfile::Builder::new().prefix("keyswap-said-").tempdir().unwrap().keep();
         let file = |name: &str| fs::File::create(files.join(name)).unwrap();
         if let Some(pause) = pause {
@@ -42,7 +42,7 @@ impl Controller {
     }
 
     /// Waits until it has stopped itself (true) or has ended (false).
-    pub(super) fn stops(&mut self) -> bool {
+    pub(crate) fn stops(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(120);
         let stat = format!("/proc/{}/stat", self.child.id());
         loop {
@@ -64,18 +64,18 @@ impl Controller {
     }
 
     /// Sends it a signal: `KILL`, `CONT`.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
     /// Kills it as nothing can be caught.
-    pub(super) fn kill(mut self) -> Said {
+    pub(crate) fn kill(mut self) -> Said {
         self.child.kill().unwrap();
         self.end()
     }
 
     /// Waits for its end.
-    pub(super) fn end(mut self) -> Said {
+    pub(crate) fn end(mut self) -> Said {
         let deadline = Instant::now() + Duration::from_secs(120);
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "it does not end");

@@ -2,7 +2,7 @@
 //!
 //! Builds with debug assertions can stop themselves at a point that a test names (`cli::pause`).
 
-mod bench;
+pub(crate) mod bench;
 mod every_point;
 mod fleet;
 mod from_hosts;

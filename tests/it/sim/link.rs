@@ -150,6 +150,7 @@ fn name_of(op: &Op) -> String {
         Op::Now { .. } => "now",
         Op::Recorded { .. } => "recorded",
         Op::Unlock { .. } => "unlock",
+        Op::Survey(_) | Op::Copies { .. } | Op::Reveal { .. } => "audit",
     }
     .to_owned()
 }
@@ -203,6 +204,9 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
         }
         Op::Commit { hold } => ctx.commit(hold).await.map(|()| Answer::Done),
         Op::Unlock { .. } => die(FailClass::Refused, "nobody takes a lock away in these stories"),
+        Op::Survey(_) | Op::Copies { .. } | Op::Reveal { .. } => {
+            die(FailClass::Refused, "nobody audits or retires in these stories")
+        }
         Op::Undo { hold, limit } => {
             ctx.own(hold, *limit + GRACE).await?;
             ctx.undo(hold.run.as_str()).await.map(Answer::Undone)
@@ -266,6 +270,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
             let id = |wanted: &Option<String>| wanted.as_ref().and_then(|text| text.parse().ok());
             let own = file.as_ref().map_or((0, 0), |file| (file.uid, file.gid));
             Fact::File(FileFact {
+                claims: None,
                 path: path.as_str().to_owned(),
                 before: file.as_ref().map(before),
                 fingerprint: file.as_ref().map(|file| Fingerprint::of(&file.content)),
@@ -278,7 +283,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
             let mut content = file.clone().unwrap_or_default().content;
             let edits = edits.iter().map(|edit| {
                 content = setting::edited(&content, &edit.key, &edit.value, &edit.remove);
-                EditFact { count: 1, old: None, gone: 0, post: sha(&content) }
+                EditFact { count: 1, old: None, old_fingerprint: None, gone: 0, post: sha(&content) }
             });
             let edits = edits.collect();
             Fact::Env(EnvFact { path: path.as_str().to_owned(), before: file.as_ref().map(before), mkdir: None, edits })

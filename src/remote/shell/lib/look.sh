@@ -137,14 +137,16 @@ ks_look_file() {
   if [ "$KS_UID" != 0 ] && [ "$KS_WANT_UID" != "$KS_UID" ]; then
     ks_die refused "only root can give $KS_AT to user $KS_WANT_UID; set become"
   fi
-  ks_say file n "$1" path "$KS_AT" sha "$KS_SHA" fp "$KS_FP" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" \
+  KS_CLAIMS=
+  [ "$KS_SHA" = absent ] || ks_claims
+  ks_say file n "$1" claims "$KS_CLAIMS" path "$KS_AT" sha "$KS_SHA" fp "$KS_FP" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" \
     want_uid "$KS_WANT_UID" want_gid "$KS_WANT_GID"
 }
 
 # ks_look_env N PATH FORMAT [KEY VALUE REMOVE]...: facts of the file, and its digest after each of the edits. A value comes
 # home only when it is a plain path: anything else may be a secret.
 ks_look_env() {
-  local n format facts post edits key value remove
+  local n format facts post edits key value remove fp
   n=$1 format=$3
   post=${2%/*}
   if [ "$format" = dropin ] && [ ! -d "$post" ]; then
@@ -176,9 +178,11 @@ ks_look_env() {
       /* | '') ;;
       *) KS_OLD='(not shown)' ;;
     esac
+    fp=
+    case $KS_OLD in /*) fp=$( (ks_see "$KS_OLD" && printf %s "$KS_FP") 2>/dev/null) || fp= ;; esac
     edits="$edits $(ks_quote "$key") $(ks_quote "$value") $(ks_quote "$remove")"
     post=$(eval "ks_env_chain $format $edits" </proc/self/fd/6 | sha256sum)
-    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" gone "$KS_GONE" post "${post%% *}"
+    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" old_fp "$fp" gone "$KS_GONE" post "${post%% *}"
   done
 }
 

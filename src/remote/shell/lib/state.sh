@@ -157,8 +157,9 @@ ks_takeover() {
     ks_cas_look
   }
   [ "$3" = any ] || [ "$PH.$RUN" = "armed.$1" ] || ks_die fenced "this host was settled meanwhile (now: $PH, run $RUN)" run "$RUN" phase "$PH"
-  ks_arm "$1" "$2"
   ks_run_dir "$1"
+  [ ! -e "$KS_RUN_DIR/retired" ] || ks_die refused "run $1 was retired: the old credential is gone"
+  ks_arm "$1" "$2"
   # The run never got as far as to hold this host, and cannot any more: there is nothing to undo.
   [ "$RUN" = "$1" ] || [ -e "$KS_RUN_DIR/armed" ] || { mkdir -p "$KS_RUN_DIR" && echo 1 >"$KS_RUN_DIR/void"; } || ks_die write "cannot write in $KS_RUN_DIR"
   # Who is told to others; a full disk is no reason not to go back.

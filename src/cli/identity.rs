@@ -1,0 +1,115 @@
+//! `keyswap identity apply`: the dedicated Infisical identity as its file says: look, show, ask, do, read back.
+
+use camino::Utf8PathBuf;
+use serde_json::json;
+
+use super::args::{IdentityArgs, IdentityVerb, Output};
+use super::prompt::Terminal;
+use super::session::Session;
+use super::{CliError, error, token};
+use crate::load;
+use crate::model::{IdentitySpec, chain};
+use crate::service::infisical::{Applied, Change, Infisical};
+
+pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u8, CliError> {
+    let IdentityVerb::Apply(args) = &args.verb;
+    let spec = load::identity(&args.file);
+    let inventory = load::inventory(&args.inventory, &session.context()?);
+    let (spec, inventory) = super::inventory::both(spec, inventory)?;
+    if !args.check && !args.yes && !Terminal::is_there() {
+        return Err(CliError::usage(
+            "identity apply asks before it changes anything: give --yes, or run it on a terminal",
+        ));
+    }
+    if !args.check && inventory.approval.is_some() {
+        return Err(CliError::Approval(
+            "this inventory demands an approval, and this version cannot take one for an identity".to_owned(),
+        ));
+    }
+    let client = token::operator(session, &inventory.services).await?;
+    let done = apply(session, &client, &spec, (args.check, args.yes)).await;
+    // What was lent ends by itself, too.
+    let _ = client.log_out().await;
+    done
+}
+
+async fn apply(
+    session: &Session,
+    client: &Infisical,
+    spec: &IdentitySpec,
+    (check, yes): (bool, bool),
+) -> Result<u8, CliError> {
+    let server = |error| CliError::Server(chain(&error));
+    let planned = client.plan_identity(spec).await.map_err(server)?;
+    let say = Say { session, spec };
+    say.plan(&planned.changes);
+    if planned.changes.is_empty() {
+        say.end("ok", "it is what its file says", 0);
+        return Ok(0);
+    }
+    if check {
+        say.end("changed", "it would be changed", error::CHANGES);
+        return Ok(error::CHANGES);
+    }
+    if !yes {
+        Terminal::confirm(&format!("Make these {} changes?", planned.changes.len()))?;
+    }
+    let Applied { identity, changed, .. } = client.apply_identity(spec, &planned.changes).await.map_err(server)?;
+    let detail = format!("{} changes made, read back and in effect; its id is {identity}", changed.len());
+    say.end("changed", &detail, 0);
+    Ok(0)
+}
+
+/// Tells of the identity, for people or for programs.
+struct Say<'a> {
+    session: &'a Session,
+    spec: &'a IdentitySpec,
+}
+
+impl Say<'_> {
+    fn plan(&self, changes: &[Change]) {
+        let mut out = self.session.out();
+        if self.session.global.output == Output::Jsonl {
+            for change in changes {
+                let line =
+                    json!({"event": "identity-change", "identity": self.spec.name, "change": change.to_string()});
+                out.line(&line.to_string());
+            }
+            return;
+        }
+        let reads: Vec<String> = self.spec.access.iter().map(ToString::to_string).collect();
+        out.line(&format!("identity `{}` in {}: reads {}", self.spec.name, self.spec.project, reads.join("; ")));
+        for change in changes {
+            out.line(&format!("  {change}"));
+        }
+    }
+
+    fn end(&self, status: &str, detail: &str, code: u8) {
+        let mut out = self.session.out();
+        if self.session.global.output == Output::Jsonl {
+            let line = json!({
+                "event": "identity-finished", "identity": self.spec.name, "status": status, "detail": detail,
+                "exit_code": code,
+            });
+            out.line(&line.to_string());
+            return;
+        }
+        out.line(&format!("identity `{}`: {detail}", self.spec.name));
+    }
+}
+
+/// An identity's file and where its server stands.
+#[derive(Debug, clap::Args)]
+pub(super) struct ApplyArgs {
+    /// The identity's file
+    pub(super) file: Utf8PathBuf,
+    /// Inventory file: which server, and how to log in; may be given several times, later ones win
+    #[arg(short, long, required = true, value_name = "FILE")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Only look and say what would change. Exits 10 when something would
+    #[arg(short = 'C', long)]
+    pub(super) check: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+}

@@ -1,0 +1,92 @@
+//! Work that the controller does alone, for a host, a batch or the run.
+
+use super::saga::{Saga, Stop, StopKind, keep_alive};
+use super::{Shared, ran_here};
+use crate::event::EventKind;
+use crate::journal::Record;
+use crate::model::{HostName, Once, StepStatus, WaitFor};
+use crate::secret::SecretValue;
+use crate::step::{self, PlannedStep, Work};
+
+/// Work that the controller does alone, while the hosts that it is done for are kept alive: one, a batch, or all.
+///
+/// # Errors
+/// When it does not succeed.
+pub async fn controllers_work(
+    shared: &Shared,
+    sagas: &mut [Saga],
+    step: &PlannedStep,
+) -> Result<(StepStatus, String), Stop> {
+    let host = match (step.once, &*sagas) {
+        (Once::Host, [one]) => Some(one.name().clone()),
+        _ => None,
+    };
+    match &step.work {
+        Work::VerifyPublish(spec) => {
+            let progress = |detail: String| {
+                shared.events.emit(host.as_ref(), Some(&step.id), EventKind::StepProgress { detail });
+            };
+            let work = shared.services.verify_publish(spec, &progress, shared.halt.clone());
+            match keep_alive(sagas, work).await {
+                Ok(verified) => ran_here(sagas, spec, &verified).await.map(|said| (StepStatus::Ok, said)),
+                // What it leaves on the forge is said too.
+                Err(error) if shared.halt.is_cancelled() => Err(Stop::new(StopKind::Cancelled, error.message)),
+                Err(error) => Err(stop(error)),
+            }
+        }
+        Work::Prove { secret } => {
+            let Some(value) = shared.values.get(secret) else {
+                return Err(Stop::new(StopKind::Failed, format!("the value of `{secret}` is not at hand")));
+            };
+            prove(shared, (host.as_ref(), sagas), step, (secret, value)).await
+        }
+        Work::Http(spec) => {
+            let answered = keep_alive(sagas, shared.services.http(spec)).await;
+            Ok((StepStatus::Ok, answered.map_err(stop)?))
+        }
+        Work::Wait { until: WaitFor::Time(time), .. } => {
+            let halted = keep_alive(sagas, async {
+                tokio::select! {
+                    () = tokio::time::sleep(*time) => false,
+                    () = shared.halt.cancelled() => true,
+                }
+            });
+            match halted.await {
+                false => Ok((StepStatus::Ok, "waited".to_owned())),
+                true => Err(Stop::new(StopKind::Cancelled, "stopped by the operator")),
+            }
+        }
+        _ => Ok((StepStatus::Ok, String::new())),
+    }
+}
+
+/// Looks what a secret can read: by way of the host, where the step is a host's.
+async fn prove(
+    shared: &Shared,
+    (host, sagas): (Option<&HostName>, &mut [Saga]),
+    step: &PlannedStep,
+    (secret, value): (&String, &SecretValue),
+) -> Result<(StepStatus, String), Stop> {
+    let way = match (host, &*sagas) {
+        (None, _) => None,
+        (Some(_), [one]) if one.way().is_some() => one.way(),
+        (Some(_), _) => {
+            return Err(Stop::new(StopKind::Failed, "this connection leads nowhere but to the host itself"));
+        }
+    };
+    let proved = keep_alive(sagas, shared.services.prove(value, way)).await;
+    let step::Proved { narrow, summary, rows } = proved.map_err(stop)?;
+    let record = Record::Proved { secret: secret.clone(), narrow, summary: summary.clone(), rows: rows.clone() };
+    shared.journal.append(host, record).await?;
+    let told = EventKind::Proof { secret: secret.clone(), narrow, summary: summary.clone(), rows };
+    shared.events.emit(host, Some(&step.id), told);
+    match (narrow, host) {
+        (true, _) => Ok((StepStatus::Ok, summary)),
+        (false, None) => Err(Stop::new(StopKind::Auth, summary)),
+        (false, Some(_)) => Err(Stop::new(StopKind::Failed, summary)),
+    }
+}
+
+fn stop(error: step::ServiceError) -> Stop {
+    Stop::new(if error.auth { StopKind::Auth } else { StopKind::Failed }, error.message)
+}

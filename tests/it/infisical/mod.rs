@@ -1,0 +1,8 @@
+//! The real program against a stand-in Infisical (simulated) and throw-away hosts: mint, prove, roll out, take back.
+
+mod bench;
+mod faults;
+mod mint;
+#[cfg(debug_assertions)]
+mod prove;
+mod story;
