@@ -1,6 +1,6 @@
 //! Lines of the journal: how a record is written, and how a whole file is read and checked.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -23,7 +23,11 @@ impl LineHash {
     /// The hash of a line.
     #[must_use]
     pub fn of(line: &[u8]) -> Self {
-        Self(Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut hex = String::with_capacity(64);
+        for byte in Sha256::digest(line) {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Self(hex)
     }
 
     /// 64 hex digits.

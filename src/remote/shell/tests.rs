@@ -18,6 +18,9 @@ use crate::remote::{
     UndoRecord, in_undo_order,
 };
 
+mod guard;
+mod stress;
+
 /// A shell of this machine behind a pipe.
 struct LocalPipe(Child);
 
@@ -377,95 +380,5 @@ async fn what_somebody_else_changed_is_not_destroyed() {
     assert_eq!(std::fs::read_to_string(runner.dir.join("data/token")).unwrap(), "somebody else's");
     let words: Vec<_> = undone.records.iter().map(|r| (r.kind.as_str(), r.status.as_str())).collect();
     assert_eq!(words, [("file", "failed"), ("env", "skipped"), ("service", "skipped")]);
-    Box::new(one).close().await;
-}
-
-/// The one name in `cas`.
-fn phase(runner: &Runner) -> String {
-    let names: Vec<_> = std::fs::read_dir(runner.state().join("cas")).unwrap().flatten().collect();
-    names
-        .first()
-        .map(|name| name.file_name().to_string_lossy().split('.').nth(2).unwrap().to_owned())
-        .unwrap_or_default()
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-#[tokio::test]
-async fn a_silent_controller_is_fenced_and_the_host_puts_itself_back() {
-    for shell in SHELLS {
-        let runner = Runner::new();
-        let before = runner.picture();
-        let value = runner.dir.join("data/token");
-        let mut one = host(shell, &runner.state()).await;
-        let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
-        let op = Op::Prepare {
-            hold: guarded(&rotation.run),
-            owner: "tester".into(),
-            undo: rotation.undo.clone(),
-            manifest: String::new(),
-        };
-        one.call(&op, None).await.unwrap();
-        for step in [1, 2, 3] {
-            let act = rotation.acts[step - 1].clone();
-            let data = matches!(act, Act::Place(_)).then_some(NEW);
-            let step = u32::try_from(step).unwrap();
-            one.call(&Op::Act { hold: guarded(&rotation.run), step, act }, data).await.unwrap();
-        }
-        // The last lease is the restart's; a sign of life shortens it to the guard's own.
-        one.call(&Op::Renew { hold: guarded(&rotation.run) }, None).await.unwrap();
-        assert_eq!(phase(&runner), "armed");
-        let pid = runner.pid();
-        until("the guard", || phase(&runner) == "old");
-        assert_eq!(runner.picture(), before, "{shell:?}");
-        assert_ne!(runner.pid(), pid, "the runner was restarted on the old token");
-        let error = one.call(&Op::Commit { hold: guarded(&rotation.run) }, None).await.unwrap_err();
-        assert!(matches!(error, CallError::Lost(_)), "the session was fenced: {error:?}");
-        let mut two = host(shell, &runner.state()).await;
-        let facts = two.hello().await.unwrap();
-        assert!(facts.by_guard && facts.phase == "old" && facts.run == rotation.run.as_str(), "{facts:?}");
-        let forward = Op::Takeover { hold: guarded(&rotation.run), owner: "tester".into(), only_held: true };
-        let error = two.call(&forward, None).await.unwrap_err();
-        assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Fenced), "{error:?}");
-        Box::new(two).close().await;
-    }
-}
-
-#[tokio::test]
-async fn signs_of_life_hold_the_guard_off_and_a_commit_ends_it() {
-    let runner = Runner::new();
-    let value = runner.dir.join("data/token");
-    let mut one = host(SHELLS[0], &runner.state()).await;
-    let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
-    let hold = Hold { guard: Some(Duration::from_secs(1)), ..hold(&rotation.run) };
-    let op = Op::Prepare {
-        hold: hold.clone(),
-        owner: "tester".into(),
-        undo: rotation.undo.clone(),
-        manifest: String::new(),
-    };
-    one.call(&op, None).await.unwrap();
-    one.call(&Op::Act { hold: hold.clone(), step: 1, act: rotation.acts[0].clone() }, Some(NEW)).await.unwrap();
-    for _ in 0..12 {
-        one.call(&Op::Renew { hold: hold.clone() }, None).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    assert_eq!(phase(&runner), "armed", "three leases have gone by");
-    let watcher = std::fs::read_to_string(runner.state().join("watcher")).unwrap();
-    let watcher = PathBuf::from("/proc").join(watcher.split(' ').next().unwrap());
-    assert!(watcher.exists());
-    for n in [1, 2] {
-        let step = u32::try_from(n).unwrap() + 1;
-        one.call(&Op::Act { hold: hold.clone(), step, act: rotation.acts[n].clone() }, None).await.unwrap();
-    }
-    one.call(&Op::Commit { hold }, None).await.unwrap();
-    until("the watcher's end", || !watcher.exists());
-    assert_eq!(std::fs::read(runner.dir.join("data/token")).unwrap(), NEW);
     Box::new(one).close().await;
 }

@@ -67,7 +67,8 @@ ks_guard_start() {
 
 # ks_watch: the watcher's life: sleep until the lease ends, look again, fire or sleep on; end when the host is settled.
 ks_watch() {
-  local left fence
+  local left fence tries
+  tries=0
   cd /
   ks_boot
   printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "$(ks_owner_start "$KS_OWNER_SELF")" >"$K/watcher"
@@ -87,18 +88,26 @@ ks_watch() {
         fi
         fence=0
         [ "$BT" != "$KS_BOOT" ] || fence=$OWN
-        ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || continue
+        # Somebody was faster, or the disk does not write now.
+        ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || { sleep 0.2; continue; }
         ks_fire "$fence"
         ;;
       undo)
+        if [ "$BT.$OWN" = "$KS_BOOT.$KS_OWNER_SELF" ]; then
+          # Our own attempt broke off before it could settle the host: the disk does not write, or the way back is not whole.
+          # Tried again, and said as soon as the disk lets us.
+          tries=$((tries + 1))
+          [ $tries -le 3 ] || ! ks_cas dirty - 0 "$RUN" "$E" || { sync "$K/cas"; continue; }
+          [ $tries -lt 60 ] || tries=60
+          sleep $tries
         # Another watcher is at work; if it has died, its work is taken over, and the old session fenced again.
-        if [ "$BT" = "$KS_BOOT" ] && ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")"; then
+        elif [ "$BT" = "$KS_BOOT" ] && ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")"; then
           sleep 0.2
           continue
         fi
         fence=0
         [ "$BT" != "$KS_BOOT" ] || fence=$UN
-        ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || continue
+        ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || { sleep 0.2; continue; }
         ks_fire "$fence"
         ;;
       *)
@@ -111,13 +120,16 @@ ks_watch() {
 
 # ks_fire FENCE: this watcher holds the host: nobody else acts on it any more, then the run is taken back.
 ks_fire() {
-  local run
+  local run log
   ks_cas_look
   run=$RUN
   KS_ME=$KS_OWNER_SELF
   sync "$K/cas"
   [ "$1" = 0 ] || ks_fence "$1"
   ks_run_dir "$run"
-  (ks_undo "$run") >"$KS_RUN_DIR/guard.log" 2>&1
-  sync "$KS_RUN_DIR/guard.log"
+  # A full disk must not keep the host from going back.
+  log=$KS_RUN_DIR/guard.log
+  true >"$log" || log=/dev/null
+  (ks_undo "$run") >"$log" 2>&1
+  sync "$log"
 }

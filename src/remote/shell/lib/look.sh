@@ -52,8 +52,7 @@ ks_recorded() {
     [ "$want" = - ] || [ "$want" = "${dir##*/}" ] || continue
     [ -d "$dir" ] || continue
     held=no ended='' head='' manifest=''
-    [ ! -e "$dir/armed" ] || held=yes
-    [ ! -e "$dir/void" ] || held=no
+    [ ! -e "$dir/ready" ] || held=yes
     [ ! -r "$dir/ended" ] || read -r ended <"$dir/ended"
     [ ! -r "$dir/head" ] || read -r head <"$dir/head"
     [ "$want" = - ] || [ ! -r "$dir/manifest" ] || IFS= read -r manifest <"$dir/manifest"

@@ -9,9 +9,9 @@
 #   remove STEP PATH POST                              a file that was not there
 #   rmdir STEP DIR                                     a directory that we made
 #   backup STEP ID                                     a named backup that we made
-# Beside it: pre.STEP (preimages), `armed` once the run held the host (`void`: it was given up before), marks of acts
-# that began, spare.STEP (blocks for the undo's own marks), `owner`, `head`, `ended` (how it was let go last), and
-# `manifest`, what the run is, for an operator who has no journal of it: a line, and then `end`.
+# Beside it: pre.STEP (preimages), `ready` once all of this lay here whole (`void`: it was given up before), marks of acts
+# that began, spare.STEP (blocks for the undo's own marks), `owner`, `session` (who prepares), `head`, `ended` (how it was
+# let go last), and `manifest`, what the run is, for an operator who has no journal of it: a line, and then `end`.
 # In the destination's directory a second link to the old file, .keyswap-RUN-old.STEP, is the undo's stage: putting it
 # back needs neither space nor a free inode, and brings the very file back.
 
@@ -50,44 +50,62 @@ ks_each() {
 # ks_prepare RUN LEASE OWNER LENGTH <UNDO MANIFEST: LENGTH is that of the undo. Keeps the preimages, arms the host, then sets the stages. What fails before it is armed
 # leaves nothing behind.
 ks_prepare() {
-  local rc
+  local rc out
   rc=0
-  (ks_prepare_all "$@") || rc=$?
-  [ $rc != 0 ] || return 0
-  ks_cas_look && [ "$RUN" = "$1" ] || rm -rf "$K/runs/$1"
-  exit $rc
+  out=$(ks_prepare_all "$@") || rc=$?
+  if [ $rc != 0 ]; then
+    PH=
+    ks_cas_look && [ "$RUN" = "$1" ] || [ -e "$K/runs/$1/void" ] || rm -rf "$K/runs/$1"
+    # Another run was faster: that is the reason, also where its work showed before its lock did.
+    case $PH in armed | undo) [ "$RUN" = "$1" ] || ks_held ;; esac
+  fi
+  printf '%s\n' "$out"
+  return $rc
 }
 
 ks_prepare_all() {
+  local seen
   ks_state_init
   ks_run_dir "$1"
   # Seen before anything is left here; the rename below decides.
-  ! ks_cas_look || case $PH in
-    armed | undo | dirty)
-      [ "$RUN" = "$1" ] || ks_held
-      [ "$PH" != armed ] || ks_die held "run $1 has begun here already" run "$1"
-      ;;
-  esac
+  ks_cas_look
+  case $PH in armed | undo | dirty) [ "$RUN" = "$1" ] || ks_held ;; esac
+  # What lies here then belongs to a session that holds the host, or to the way back: nothing of it is written anew.
+  [ "$RUN" != "$1" ] && [ ! -e "$KS_RUN_DIR/void" ] || ks_known
+  ks_seen
+  seen=$KS_SEEN
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
+  ks_only_here
+  [ ! -e "$KS_RUN_DIR/ready" ] || { rm -f "$KS_RUN_DIR/ready" && sync "$KS_RUN_DIR"; } || ks_die write "cannot write in $KS_RUN_DIR"
   dd bs="$4" count=1 iflag=fullblock of="$KS_RUN_DIR/undo" 2>/dev/null && cat >"$KS_RUN_DIR/manifest" &&
     printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
   [ "$(tail -n 1 "$KS_RUN_DIR/undo")$(tail -n 1 "$KS_RUN_DIR/manifest")" = endend ] || ks_die write "the undo did not arrive whole"
   ks_each ks_preimage
   ks_each ks_spare
   [ -e "$K/since" ] || printf '%-24s\n' '- 0' >"$K/since" || ks_die write "cannot write in $K"
-  ks_boot
   ks_ticks
   printf '%s %s\n' "$KS_BOOT" "$KS_TICKS" >"$KS_RUN_DIR/since" || ks_die write "cannot write in $KS_RUN_DIR"
   cd "$KS_RUN_DIR" || ks_die write "cannot enter $KS_RUN_DIR"
   set +f
   sync ./* . .. || ks_die write "cannot sync $KS_RUN_DIR"
   set -f
+  ks_note ready 1
   [ "$2" = 0 ] || ks_guard_install
-  ks_arm "$1" "$2" fresh
-  ks_note armed 1
+  ks_arm "$1" "$2" "$seen"
   [ "$2" = 0 ] || ks_guard_start
   ks_each ks_stage
   ks_say prepared run "$1"
+}
+
+# ks_only_here: of the sessions that would prepare the run, this one alone goes on. One that was cut off and is still at it would
+# write over what we leave.
+ks_only_here() {
+  local boot owner
+  ks_boot
+  boot=
+  [ ! -s "$KS_RUN_DIR/session" ] || read -r boot owner <"$KS_RUN_DIR/session"
+  [ "$boot" != "$KS_BOOT" ] || [ "$owner" = "$KS_OWNER_SELF" ] || ks_fence "$owner"
+  printf '%s %s\n' "$KS_BOOT" "$KS_OWNER_SELF" >"$KS_RUN_DIR/session" || ks_die write "cannot write in $KS_RUN_DIR"
 }
 
 ks_preimage() {
@@ -129,6 +147,15 @@ ks_stage() {
     exec 5>&-
   fi
   sync . || ks_unwritable "cannot sync $PWD"
+}
+
+# ks_stage_again: sets a stage that a preparation did not get to, while the file still is as it was.
+ks_stage_again() {
+  case $1 in file | env) ;; *) return 0 ;; esac
+  [ "$4" != absent ] || return 0
+  ks_split "$3"
+  ks_content "$KS_NAME"
+  [ "$KS_SHA" != "$4" ] || ks_lstat ".keyswap-$KS_RUN-old.$2" || ks_stage "$@"
 }
 
 # ks_meta UID GID MODE: the facts that ks_lstat left are these.
@@ -362,8 +389,7 @@ ks_unstage() {
 # ks_now RUN: what each credential file of the run holds.
 ks_now() {
   ks_run_dir "$1"
-  [ ! -e "$KS_RUN_DIR/void" ] || return 0
-  ks_each ks_now1
+  ks_void || ks_each ks_now1
 }
 
 ks_now1() {

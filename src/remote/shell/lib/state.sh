@@ -68,22 +68,38 @@ ks_until() {
   KS_UNTIL=$((KS_UP + $1))
 }
 
-# ks_arm RUN LEASE [fresh]: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
-# takes over from the old one, which is fenced first). A guard that is at work is waited for, not taken over.
+# ks_seen: sets KS_SEEN to what a request relies on: a renewed lease is the same state.
+ks_seen() {
+  KS_SEEN=$E.$PH.$RUN.$OWN.$BT
+}
+
+# ks_arm RUN LEASE SEEN: takes the host for RUN. From a settled state only, or from the same run (a new session of its controller
+# takes over from the old one, which is fenced first). A guard that is at work is waited for, not taken over. Apart from that
+# the host must be as this request has SEEN it: a request that hung, and goes on after the run was taken up or settled without
+# it, takes nothing.
 ks_arm() {
-  local epoch rc waited
-  waited=0
+  local epoch rc waited seen guard
+  waited=0 seen=$3 guard=
   ks_boot
   KS_ME=$KS_OWNER_SELF
   while :; do
     ks_cas_look || ks_die refused "$K has no state"
-    # A session that was cut off must not begin after the run was settled without it.
-    [ "${3:-}" != fresh ] || [ "$RUN" != "$1" ] || ks_die fenced "run $1 is known here already ($PH): it does not begin again" run "$RUN" phase "$PH"
+    ks_seen
+    if [ "$KS_SEEN" != "$seen" ]; then
+      case $guard.$PH in
+        $((G - 1)).undo | $((G - 1)).old | $((G - 1)).dirty) seen=$KS_SEEN ;;
+        *)
+          [ "$RUN" = "$1" ] || ks_held
+          ks_known
+          ;;
+      esac
+    fi
     case $PH in
       idle | old | new) epoch=$((E + 1)) ;;
       undo)
         [ "$RUN" = "$1" ] || ks_held
         [ "$BT" != "$KS_BOOT" ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" || {
+          guard=$G
           waited=$((waited + 1))
           [ $waited -lt 600 ] || ks_die held "the guard of this host is putting it back" run "$RUN" phase undo
           sleep 0.1
@@ -151,20 +167,50 @@ ks_owner_start() {
 # ks_takeover RUN LEASE WANT OWNER: a new session of the run's controller holds the host from here on. WANT `held`: only if nobody
 # has settled it meanwhile; `any`: a settled host is taken up again, to be put back.
 ks_takeover() {
+  local seen
   ks_cas_look || {
     [ "$3" = any ] || ks_die fenced "this host has no state any more"
     ks_state_init
     ks_cas_look
   }
-  [ "$3" = any ] || [ "$PH.$RUN" = "armed.$1" ] || ks_die fenced "this host was settled meanwhile (now: $PH, run $RUN)" run "$RUN" phase "$PH"
+  ks_seen
+  seen=$KS_SEEN
   ks_run_dir "$1"
   [ ! -e "$KS_RUN_DIR/retired" ] || ks_die refused "run $1 was retired: the old credential is gone"
-  ks_arm "$1" "$2"
-  # The run never got as far as to hold this host, and cannot any more: there is nothing to undo.
-  [ "$RUN" = "$1" ] || [ -e "$KS_RUN_DIR/armed" ] || { mkdir -p "$KS_RUN_DIR" && echo 1 >"$KS_RUN_DIR/void"; } || ks_die write "cannot write in $KS_RUN_DIR"
+  case $3.$PH in
+    held.*)
+      [ "$PH.$RUN" = "armed.$1" ] && ! ks_void ||
+        ks_die fenced "this host was settled meanwhile (now: $PH, run $RUN)" run "$RUN" phase "$PH"
+      ;;
+    any.armed | any.undo | any.dirty) [ "$RUN" = "$1" ] || ks_held ;;
+  esac
+  if [ ! -e "$KS_RUN_DIR/ready" ]; then
+    # The run never got as far as to hold this host. Said before it is taken, so that whoever comes upon it knows that there
+    # is nothing to undo; a preparation that is still on its way is ended, or finds the mark or another state and gives up.
+    mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
+    ks_only_here
+    ks_note void 1
+    sync "$K/runs" || ks_die write "cannot write in $K/runs"
+  elif [ "$2" != 0 ]; then
+    # A host that was settled has no start at boot any more.
+    ks_guard_install
+  fi
+  ks_arm "$1" "$2" "$seen"
   # Who is told to others; a full disk is no reason not to go back.
-  [ ! -d "$KS_RUN_DIR" ] || printf '%s\n' "$4" >"$KS_RUN_DIR/owner" 2>/dev/null || :
-  [ "$2" = 0 ] || [ -e "$KS_RUN_DIR/void" ] || ks_guard_start
+  printf '%s\n' "$4" >"$KS_RUN_DIR/owner" 2>/dev/null || :
+  ! ks_void || return 0
+  [ "$2" = 0 ] || ks_guard_start
+  [ "$3" = any ] || ks_each ks_stage_again
+}
+
+# ks_void: the run was given up before its way back lay here whole: it never held this host, and did nothing here.
+ks_void() {
+  [ -e "$KS_RUN_DIR/void" ] && [ ! -e "$KS_RUN_DIR/ready" ]
+}
+
+# ks_known: refuses a request of the run that comes too late.
+ks_known() {
+  ks_die fenced "run $KS_RUN was taken up or settled here meanwhile (now: $PH)" run "$RUN" phase "$PH"
 }
 
 # ks_held: refuses because another run holds the host.

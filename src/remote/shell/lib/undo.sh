@@ -8,7 +8,7 @@
 # ks_undo RUN: takes the run back and settles the host as old or dirty. The caller has proven that it holds the host.
 ks_undo() {
   KS_FAILED=0 KS_DIRTY=
-  [ -e "$KS_RUN_DIR/void" ] || ks_each ks_undo_one
+  ks_void || ks_each ks_undo_one
   ks_cas_look
   [ "$RUN.$OWN.$BT" = "$1.$KS_OWNER_SELF.$KS_BOOT" ] || ks_die fenced "this session no longer holds the host" run "$RUN" phase "$PH"
   if [ -z "$KS_DIRTY" ]; then ks_release old "$1"; else ks_release dirty "$1"; fi
@@ -55,9 +55,11 @@ ks_undo_file() {
 }
 
 # ks_tidy STEP: removes what a record left beside its file: new files that never got their name, its stage, and the file of
-# somebody who mended it by hand. The stages of other records in the same directory are still needed.
+# somebody who mended it by hand. The stages of other records in the same directory are still needed. Synced: a second name of
+# the old credential must not come back with the power.
 ks_tidy() {
   ks_sweep ".keyswap-$KS_RUN." && rm -f "./.keyswap-$KS_RUN-old.$1" "./.keyswap-$KS_RUN-mend.$1" || ks_unwritable "cannot clean up in $PWD"
+  sync . || ks_unwritable "cannot sync $PWD"
 }
 
 # ks_put_back STEP PATH SHA UID GID MODE POSTS: the preimage comes back if the file is as it was or as we left it.
@@ -79,7 +81,6 @@ ks_put_back() {
   # Only the mode or the owner was another.
   ks_meta "$4" "$5" "$6" || { chown "$4:$5" /proc/self/fd/6 && chmod "$6" /proc/self/fd/6 && sync .; } || ks_unwritable "owner and mode of $2 could not be put back"
   ks_tidy "$1"
-  sync . || ks_unwritable "cannot sync $PWD"
   ks_touched
   echo "changed $2 put back"
 }
@@ -228,7 +229,7 @@ ks_undo_remove() {
 ks_remove() {
   ks_content "$KS_NAME"
   if [ "$KS_SHA" = absent ]; then
-    ks_sweep ".keyswap-$KS_RUN." || ks_unwritable "cannot clean up in $PWD"
+    ks_sweep ".keyswap-$KS_RUN." && sync . || ks_unwritable "cannot clean up in $PWD"
     echo "ok $1 is absent, as it was"
     return 0
   fi
