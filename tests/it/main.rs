@@ -10,7 +10,6 @@ mod infisical;
 #[cfg(debug_assertions)]
 mod kills;
 mod sentinel;
-#[cfg(feature = "sim")]
 mod sim;
 mod ssh;
 mod support;

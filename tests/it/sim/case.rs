@@ -29,7 +29,16 @@ pub(super) struct Case {
 pub(super) struct Result {
     pub(super) violations: Vec<String>,
     pub(super) traces: Vec<Vec<Point>>,
-    pub(super) hits: BTreeSet<(Point, Fault)>,
+    pub(super) hits: BTreeSet<(usize, Point, Fault)>,
+    /// What was not synced when each life after the first one began.
+    pub(super) unsynced: Vec<Vec<String>>,
+}
+
+impl Result {
+    /// The places of a life.
+    pub(super) fn trace(&self, life: usize) -> &[Point] {
+        self.traces.get(life).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Case {
@@ -47,8 +56,18 @@ impl Case {
             violations.dedup();
             violations.truncate(5);
             let traces = std::mem::take(&mut state.injector.trace);
-            Result { violations, traces, hits: std::mem::take(&mut state.injector.hits) }
+            let hits = std::mem::take(&mut state.injector.hits);
+            Result { violations, traces, hits, unsynced: std::mem::take(&mut state.unsynced) }
         })
+    }
+
+    /// What a controller is told to do: after those of the story, the last one's command until all is settled.
+    pub(super) fn life(&self, n: usize) -> Life {
+        match self.lives.get(n).or(self.lives.last()) {
+            Some(Life::Run) if n > 0 => Life::Resume,
+            Some(life) => *life,
+            None => Life::Resume,
+        }
     }
 
     async fn tell(&self, controllers: &mut Controllers) {
@@ -61,10 +80,7 @@ impl Case {
             Self::come_up().await;
             self.is_true(controllers, *life, ended.as_ref());
         }
-        let recover = match self.lives.last() {
-            Some(Life::Run) | None => Life::Resume,
-            Some(life) => *life,
-        };
+        let recover = self.life(self.lives.len());
         let mut rounds = 0;
         loop {
             let state = controllers.state();
@@ -93,7 +109,13 @@ impl Case {
     }
 
     async fn between(&self, controllers: &Controllers) {
-        controllers.world.lock().injector.next_life();
+        {
+            let mut state = controllers.world.lock();
+            let state = &mut *state;
+            state.injector.next_life();
+            let names = state.machines.iter().flat_map(|machine| machine.fs.unsynced());
+            state.unsynced.push(names.map(without_numbers).collect());
+        }
         controllers.world.mend_links();
         if self.late {
             controllers.pass().await;
@@ -118,6 +140,9 @@ impl Case {
                 HostStatus::RolledBack | HostStatus::Ok | HostStatus::Skipped => Some(Stands::Old),
                 _ => None,
             };
+            if result.status == HostStatus::Changed && !self.setting.verifies && !self.setting.staged {
+                wrong.push(format!("invariant 2: {life:?} lets a host go whose verification failed"));
+            }
             if wanted.is_some_and(|wanted| wanted != stands) {
                 wrong.push(format!("invariant 2: {life:?} says {} of a host that is {stands:?} {why}", result.status));
             }
@@ -183,6 +208,11 @@ impl Case {
             world.violation(text);
         }
     }
+}
+
+/// A name of the state holds times, which are others in each case.
+fn without_numbers(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 const STORIES: &[(Story, &str)] = &[(Story::Replace, "replace"), (Story::Move, "move"), (Story::Restore, "restore")];

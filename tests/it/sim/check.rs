@@ -4,44 +4,54 @@ use keyswap::remote::{Act, Op, UndoRecord};
 
 use super::fs::Inode;
 use super::lib::{run_dir, undo_in};
-use super::setting::{self, ENV, FRESH, Goals, K};
+use super::setting::{self, ENV, FRESH, Goals};
 use super::sha::sha;
+use super::state::{CAS, cas_named};
 use super::world::{Machine, World};
 
 /// At every instant: the pointer's file is whole, and nothing was changed without its way back on the disk.
 pub(super) fn always(goals: &Goals, machine: &Machine) -> Vec<String> {
     let mut wrong = Vec::new();
     let pointer = setting::pointer(&machine.fs);
-    let file = machine.fs.get(&pointer);
-    let tokens = |files: &[(&'static str, Option<Inode>)]| {
-        files.iter().filter(|(path, _)| *path != ENV).filter_map(|(_, file)| file.clone()).collect::<Vec<_>>()
-    };
-    let whole = file.is_some_and(|file| tokens(&goals.old).contains(file) || tokens(&goals.new).contains(file));
+    let is_token =
+        |(path, token): &(&'static str, Option<Inode>), file: &Inode| *path != ENV && token.as_ref() == Some(file);
+    let whole = machine
+        .fs
+        .get(&pointer)
+        .is_some_and(|file| goals.old.iter().chain(&goals.new).any(|token| is_token(token, file)));
     if !whole {
         wrong.push(format!("invariant 1: {pointer} holds no whole credential with its final mode and owner"));
     }
-    let untouched = goals.old.iter().all(|(path, file)| machine.fs.get(path) == file.as_ref());
-    // Once it is settled nothing acts on it any more.
-    let held = super::lib::cas_of(machine).is_none_or(|cas| !matches!(cas.phase.as_str(), "old" | "new"));
-    if held && (!untouched || machine.commands.0 > 0) && !way_back_lasts(machine) {
-        wrong.push("invariant 3: changed while undo, preimages or lock do not lie synced on the host".to_owned());
-    }
     if machine.commands.0 > 1 {
         wrong.push("a command was run twice".to_owned());
+    }
+    let untouched = goals.old.iter().all(|(path, file)| machine.fs.get(path) == file.as_ref());
+    if untouched && machine.commands.0 == 0 {
+        return wrong;
+    }
+    // Once it is settled nothing acts on it any more.
+    let cas = super::state::cas_of(machine);
+    let held = cas.as_ref().is_none_or(|cas| !matches!(cas.phase.as_str(), "old" | "new"));
+    if held && !way_back_lasts(machine) {
+        wrong.push("invariant 3: changed while undo, preimages or lock do not lie synced on the host".to_owned());
+    }
+    let leased = cas.is_some_and(|cas| cas.phase == "armed" && cas.until != "0");
+    if leased && machine.fs.lasting(setting::HOOK).is_none() {
+        wrong.push("invariant 3: changed under a guard that nothing starts after a reboot".to_owned());
     }
     wrong
 }
 
 /// The undo and all its preimages would survive a loss of power, and so would the lock.
 fn way_back_lasts(machine: &Machine) -> bool {
-    let cas = machine.fs.lasting_list(&format!("{K}/cas"));
-    let Some(run) = cas.first().and_then(|name| name.split('.').nth(3)).filter(|run| *run != "-") else { return false };
-    let dir = run_dir(run);
-    let lasting = |name: &str| machine.fs.lasting(&format!("{dir}/{name}")).map(|file| file.content.clone());
-    let Some(records) = lasting("undo").and_then(|content| undo_in(&content)) else { return false };
+    let cas = machine.fs.lasting_first(CAS).and_then(cas_named);
+    let Some(cas) = cas.filter(|cas| cas.run != "-") else { return false };
+    let dir = run_dir(&cas.run);
+    let lasting = |name: &str| machine.fs.lasting(&format!("{dir}/{name}"));
+    let Some(records) = lasting("undo").and_then(|file| undo_in(&file.content)) else { return false };
     records.iter().all(|record| match record {
         UndoRecord::File { step, before, .. } | UndoRecord::Env { step, before: Some(before), .. } => {
-            lasting(&format!("pre.{step}")).is_some_and(|content| sha(&content) == before.sha)
+            lasting(&format!("pre.{step}")).is_some_and(|file| sha(&file.content) == before.sha)
         }
         _ => true,
     })
@@ -53,10 +63,9 @@ pub(super) fn intent(world: &World, m: usize, op: &Op) {
         return;
     }
     let state = world.lock();
-    let text = String::from_utf8_lossy(&state.journal).into_owned();
+    let text = String::from_utf8_lossy(&state.journal);
     // Where the controller's own disk failed, the way back is gone all the same: it lies on the host.
     let failed = state.journal_failed;
-    drop(state);
     let mine = format!("\"host\":\"h{m}\"");
     let last = text.lines().rev().find(|line| line.contains(&mine)).unwrap_or_default();
     let (right, head) = match op {
@@ -69,13 +78,18 @@ pub(super) fn intent(world: &World, m: usize, op: &Op) {
         Op::Commit { .. } => (text.contains("\"rec\":\"commit-started\""), None),
         _ => return,
     };
+    let mut wrong = Vec::new();
     if !right {
-        world.violation(format!("invariant 3: {op:?} is sent without its intent in the journal; last: {last}"));
+        wrong.push(format!("invariant 3: {op:?} is sent without its intent in the journal; last: {last}"));
     }
     if let Some(head) = head.filter(|_| !failed)
         && keyswap::journal::LineHash::of(last.as_bytes()).as_str() != head.as_str()
     {
-        world.violation(format!("invariant 3: {op:?} carries a head that is not in the journal"));
+        wrong.push(format!("invariant 3: {op:?} carries a head that is not in the journal"));
+    }
+    drop(state);
+    for text in wrong {
+        world.violation(text);
     }
 }
 

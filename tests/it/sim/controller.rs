@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use keyswap::engine::{Patience, Shared};
 use keyswap::event::Sink;
-use keyswap::journal::{Journal, Log, Medium, Operator, Record, ReopenCommand, RunPhase, RunState};
+use keyswap::journal::{Journal, LineHash, Log, Medium, Operator, Record, ReopenCommand, RunPhase, RunState};
 use keyswap::model::{BatchSize, HostStatus, Http, OnFailure, Rollout, RunId, Services as Servers, VerifyPublish};
 use keyswap::plan::{PlannedHost, RunPlan, VERSION};
 use keyswap::rollout::{self, Outcome, Rolling};
@@ -26,7 +27,7 @@ use super::setting::{self, GUARD, NEW};
 use super::world::{HANG, World};
 
 /// What a controller is told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Life {
     Run,
     Resume,
@@ -42,7 +43,15 @@ pub(super) struct Controllers {
     run: RunId,
     plan: Option<RunPlan>,
     /// The journal's length and what it tells.
-    known: RefCell<(usize, RunState)>,
+    known: RefCell<(usize, Rc<Known>)>,
+}
+
+/// What a journal tells that is read again.
+#[derive(Default)]
+struct Known {
+    state: RunState,
+    head: Option<LineHash>,
+    good_bytes: usize,
 }
 
 /// How a life ended by itself.
@@ -155,26 +164,32 @@ impl Controllers {
 
     /// What the journal tells.
     pub(super) fn state(&self) -> RunState {
+        self.known().state.clone()
+    }
+
+    fn known(&self) -> Rc<Known> {
         let state = self.world.lock();
         let mut known = self.known.borrow_mut();
         if known.0 != state.journal.len() {
             let log = Log::parse(Path::new("journal"), &state.journal).unwrap_or_else(|error| panic!("{error}"));
-            *known = (state.journal.len(), RunState::fold(&log.entries).unwrap_or_else(|error| panic!("{error}")));
+            let told = RunState::fold(&log.entries).unwrap_or_else(|error| panic!("{error}"));
+            let good_bytes = usize::try_from(log.good_bytes).unwrap();
+            *known = (state.journal.len(), Rc::new(Known { state: told, head: log.head().cloned(), good_bytes }));
         }
-        known.1.clone()
+        Rc::clone(&known.1)
     }
 
     fn reopen(&self, life: &CancellationToken) -> (Journal, RunState) {
-        let log = {
+        let known = self.known();
+        {
             let mut state = self.world.lock();
-            let log = Log::parse(Path::new("journal"), &state.journal).unwrap();
-            state.journal.truncate(usize::try_from(log.good_bytes).unwrap());
+            state.journal.truncate(known.good_bytes);
             state.journal_failed = false;
-            log
-        };
-        let state = RunState::fold(&log.entries).unwrap();
+            self.known.borrow_mut().0 = known.good_bytes;
+        }
         let medium = Memory { world: Arc::clone(&self.world), life: life.clone(), waiting: Vec::new() };
-        let journal = Journal::inline(self.run.clone(), Box::new(medium), state.clone(), log.head().cloned()).unwrap();
+        let (state, head) = (known.state.clone(), known.head.clone());
+        let journal = Journal::inline(self.run.clone(), Box::new(medium), state.clone(), head).unwrap();
         (journal, state)
     }
 

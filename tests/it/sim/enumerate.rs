@@ -1,12 +1,13 @@
 //! All cases, side by side on the cores that there are.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::case::{Case, Result};
 use super::controller::Life;
+use super::coverage::Coverage;
 use super::fault::{Fault, Kind, Point};
 use super::setting::{Setting, Story};
 
@@ -15,18 +16,19 @@ use super::setting::{Setting, Story};
 pub(super) struct Tally {
     pub(super) cases: usize,
     pub(super) failed: Vec<(Case, Vec<String>)>,
-    /// Which faults were let loose at which operation.
-    done: BTreeSet<(Point, Fault)>,
-    /// Every place that a story passed.
-    places: BTreeSet<Point>,
+    /// Which places were passed, and which faults were let loose there.
+    pub(super) coverage: Coverage,
 }
 
 impl Tally {
     pub(super) fn all() -> Self {
         let mut tally = Self::default();
-        tally.first_order();
+        let settings = settings();
+        let whole = |&setting: &Setting| Case { setting, lives: vec![Life::Run], faults: Vec::new(), late: false };
+        let runs = tally.tell(&settings.iter().map(whole).collect::<Vec<_>>());
+        tally.first_order(&runs);
         if std::env::var_os("KEYSWAP_SIM_FIRST").is_none() {
-            tally.second_order();
+            tally.second_order(&runs);
         }
         tally.failed.sort_by_key(|(case, _)| (case.faults.len(), case.to_string()));
         tally
@@ -34,19 +36,20 @@ impl Tally {
 
     /// Each fault at each place of a run, and each way to settle it: at once and after the guard's time, forward and back.
     /// Where the story differs only in a part, it is settled forward at once and back late.
-    fn first_order(&mut self) {
+    fn first_order(&mut self, runs: &[(Case, Result)]) {
         let mut cases = Vec::new();
-        for setting in settings() {
-            for places in self.places_of(&Case { setting, lives: vec![Life::Run], faults: Vec::new(), late: false }, 0)
-            {
-                for late in [false, true] {
-                    for second in [Life::Resume, Life::Back] {
-                        let plain = setting.story == Story::Replace && setting.up && setting.guard;
-                        if !plain && late != (second == Life::Back) {
-                            continue;
-                        }
+        for (whole, result) in runs {
+            let setting = whole.setting;
+            let plain = setting.story == Story::Replace && setting.up && setting.guard;
+            for (at, point) in result.trace(0).iter().enumerate() {
+                for fault in Fault::at(point.kind) {
+                    for (late, second) in [(false, Life::Resume), (true, Life::Back)] {
                         let lives = vec![Life::Run, second];
-                        cases.push(Case { setting, lives, faults: vec![(0, places.0, places.1)], late });
+                        cases.push(Case { setting, lives, faults: vec![(0, at, fault)], late });
+                        if plain {
+                            let case = Case { late: !late, ..cases[cases.len() - 1].clone() };
+                            cases.push(case);
+                        }
                     }
                 }
             }
@@ -54,65 +57,62 @@ impl Tally {
         self.tell(&cases);
     }
 
-    /// The settling is crashed too.
-    fn second_order(&mut self) {
-        let mut cases = Vec::new();
-        for setting in settings() {
-            let mut first = vec![(Life::Rollback, None)];
-            let whole = Case { setting, lives: vec![Life::Run], faults: Vec::new(), late: false };
-            for (at, fault) in self.places_of(&whole, 0).into_iter().filter(|(_, fault)| *fault == Fault::Kill) {
-                first.extend([Life::Resume, Life::Back].map(|life| (life, Some((at, fault)))));
+    /// The settling is crashed too: a `rollback` of a run that has ended, and what settles a run that was cut off anywhere,
+    /// at once or after the host's own guard, which is crashed with it.
+    fn second_order(&mut self, runs: &[(Case, Result)]) {
+        let (mut bases, mut others) = (Vec::new(), Vec::new());
+        for (whole, result) in runs {
+            let again = |life, crash: Option<usize>, late| Case {
+                lives: vec![Life::Run, life],
+                faults: crash.into_iter().map(|at| (0, at, Fault::Kill)).collect(),
+                late,
+                ..whole.clone()
+            };
+            bases.push(again(Life::Rollback, None, false));
+            let kills = result.trace(0).iter().enumerate().filter(|(_, point)| Fault::Kill.fits(point.kind).is_ok());
+            for (at, _) in kills {
                 // Another secret is given: it goes back, or on where nothing is to be written any more.
-                cases.push(Case {
-                    setting,
-                    lives: vec![Life::Run, Life::ResumeOther],
-                    faults: vec![(0, at, fault)],
-                    late: false,
-                });
-            }
-            // The shortest story that has everything which a way back must do in its order.
-            if !setting.guard || !setting.verifies || setting.hosts != 1 || setting.story != Story::Move {
-                first.truncate(1);
-            }
-            for (life, crash) in first {
-                let faults: Vec<_> = crash.map(|(at, fault)| (0, at, fault)).into_iter().collect();
-                let base = Case { setting, lives: vec![Life::Run, life], faults, late: false };
-                for (at, fault) in self.places_of(&base, 1) {
-                    if crash.is_some() && !matches!(fault, Fault::Kill | Fault::LinkBack) {
-                        continue;
+                others.push(again(Life::ResumeOther, Some(at), false));
+                for life in [Life::Resume, Life::Back] {
+                    if crashed_again(&whole.setting) {
+                        bases.push(again(life, Some(at), false));
+                        if whole.setting.guard {
+                            bases.push(again(life, Some(at), true));
+                        }
                     }
-                    let mut case = base.clone();
-                    case.faults.push((1, at, fault));
-                    cases.push(case);
                 }
             }
         }
-        self.tell(&cases);
-    }
-
-    /// The places of a life, each with each fault that can happen there.
-    fn places_of(&mut self, case: &Case, life: usize) -> Vec<(usize, Fault)> {
-        let result = case.run();
-        self.cases += 1;
-        if !result.violations.is_empty() {
-            self.failed.push((case.clone(), result.violations));
+        self.tell(&others);
+        let mut ways = Ways::default();
+        for (base, result) in self.tell(&bases) {
+            ways.add(&base, 1, 0, result.trace(1), &result.unsynced.first());
         }
-        let trace = result.traces.get(life).cloned().unwrap_or_default();
-        let fits = |point: &Point| Fault::ALL.iter().copied().filter(|fault| fault.fits(point.kind).is_ok()).collect();
-        let pairs = trace.iter().enumerate().flat_map(|(at, point)| {
-            let faults: Vec<Fault> = fits(point);
-            faults.into_iter().map(move |fault| (at, fault))
-        });
-        let pairs = pairs.collect();
-        self.places.extend(result.traces.into_iter().flatten());
-        pairs
+        // A link that was lost is a run's own recovery.
+        let mut lost = Vec::new();
+        let plain = |setting: &Setting| crashed_again(setting) && setting.story != Story::Restore;
+        for (whole, result) in runs.iter().filter(|(whole, _)| plain(&whole.setting)) {
+            for (at, _) in result.trace(0).iter().enumerate().filter(|(_, point)| point.kind != Kind::Journal) {
+                let lives = vec![Life::Run, Life::Resume];
+                lost.push(Case { lives, faults: vec![(0, at, Fault::LinkBack)], ..whole.clone() });
+            }
+        }
+        for (base, result) in self.tell(&lost) {
+            // From where the run has found the host again.
+            let lost = base.faults.first().map_or(0, |(_, at, _)| at + 1);
+            let found = result.trace(0).iter().skip(lost).position(|point| point.op == "hello");
+            let Some(first) = found.map(|found| lost + found) else { continue };
+            ways.add(&base, 0, first, result.trace(0).get(first..).unwrap_or_default(), &());
+        }
+        self.tell(&ways.cases);
     }
 
-    fn tell(&mut self, cases: &[Case]) {
+    /// Tells cases side by side.
+    fn tell(&mut self, cases: &[Case]) -> Vec<(Case, Result)> {
         let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(self.failed.len()));
         // For mutants: one violation is enough.
         let stop = std::env::var_os("KEYSWAP_SIM_STOP").is_some();
-        let results: Mutex<Vec<(usize, Result)>> = Mutex::default();
+        let results: Mutex<BTreeMap<usize, Result>> = Mutex::default();
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         std::thread::scope(|scope| {
             for _ in 0..workers {
@@ -123,47 +123,60 @@ impl Tally {
                         if stop && failed.load(Ordering::Relaxed) > 0 {
                             return;
                         }
-                        let mut result = case.run();
+                        let result = case.run();
                         if !result.violations.is_empty() {
                             failed.fetch_add(1, Ordering::Relaxed);
                         }
-                        result.traces.clear();
-                        results.lock().unwrap().push((at, result));
+                        results.lock().unwrap().insert(at, result);
                     }
                 });
             }
         });
-        for (at, result) in results.into_inner().unwrap() {
+        let mut told = Vec::new();
+        for (at, mut result) in results.into_inner().unwrap() {
+            let case = cases[at].clone();
             self.cases += 1;
-            self.done.extend(result.hits);
-            if let Some(case) = cases.get(at).filter(|_| !result.violations.is_empty()) {
-                self.failed.push((case.clone(), result.violations));
+            self.coverage.add(&case, &mut result);
+            if !result.violations.is_empty() {
+                self.failed.push((case.clone(), std::mem::take(&mut result.violations)));
             }
+            told.push((case, result));
         }
+        told
     }
+}
 
-    /// Each operation with each fault: done so often at so many places, or excused and why.
-    pub(super) fn report(&self) -> String {
-        let mut out = format!("crash points: {} cases, {} violations\n", self.cases, self.failed.len());
-        let mut operations: BTreeMap<(&str, Kind), BTreeSet<&str>> = BTreeMap::new();
-        for point in &self.places {
-            operations.entry((&point.op, point.kind)).or_default().insert(&point.what);
-        }
-        for ((op, kind), whats) in operations {
-            let _ = writeln!(out, "\n{op} ({kind:?}): {}", whats.iter().copied().collect::<Vec<_>>().join(", "));
-            for &fault in Fault::ALL {
-                let hit =
-                    self.done.iter().filter(|(point, known)| point.op == op && point.kind == kind && *known == fault);
-                let said = match (hit.count(), fault.fits(kind)) {
-                    (_, Err(why)) => format!("excused: {why}"),
-                    (0, Ok(())) => "MISSING".to_owned(),
-                    (places, Ok(())) => format!("done at {places} of {} places", whats.len()),
-                };
-                let _ = writeln!(out, "  {:<12} {said}", fault.word());
+/// Places in the settling of runs. Two that were reached by the same way, from the same beginning, are one: what goes wrong
+/// there is tried once.
+#[derive(Default)]
+struct Ways {
+    known: HashSet<u64>,
+    cases: Vec<Case>,
+}
+
+impl Ways {
+    /// `beginning`: what may differ although the places passed are the same.
+    fn add(&mut self, base: &Case, life: usize, first: usize, trace: &[Point], beginning: &impl Hash) {
+        let mut way = DefaultHasher::new();
+        (base.setting, &base.lives, base.late, beginning).hash(&mut way);
+        for (at, point) in (first..).zip(trace) {
+            point.hash(&mut way);
+            if self.known.insert(way.finish()) {
+                self.cases.extend(Fault::at(point.kind).map(|fault| {
+                    let mut case = base.clone();
+                    case.faults.push((life, at, fault));
+                    case
+                }));
             }
         }
-        out
     }
+}
+
+/// Whose settling is crashed at each place with each fault: with and without a guard, where the run was cut off on its way
+/// forward and on its way back.
+fn crashed_again(setting: &Setting) -> bool {
+    let story = (setting.story, setting.verifies);
+    setting.hosts == 1 && setting.up && matches!(story, (Story::Replace | Story::Restore, true) | (Story::Move, false))
 }
 
 /// Stories, guard on and off, runner up and stopped, going forward and going back.

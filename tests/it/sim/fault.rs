@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What kind of thing is about to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     /// The controller is about to send a request.
     Request,
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 /// A place in a life of a controller.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Point {
     pub(super) kind: Kind,
     pub(super) op: String,
@@ -64,6 +64,11 @@ faults! {
 }
 
 impl Fault {
+    /// What can happen at such a point.
+    pub(super) fn at(kind: Kind) -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(move |fault| fault.fits(kind).is_ok())
+    }
+
     /// Whether it can happen at such a point; else why not.
     pub(super) fn fits(self, kind: Kind) -> Result<(), &'static str> {
         use Fault::{
@@ -111,11 +116,11 @@ impl FromStr for Fault {
 /// Counts points and says what goes wrong at them. Lives are counted from 0, points of a life too.
 pub(super) struct Injector {
     faults: Vec<(usize, usize, Fault)>,
-    life: usize,
+    pub(super) life: usize,
     /// The points of each life so far.
     pub(super) trace: Vec<Vec<Point>>,
-    /// What was hit.
-    pub(super) hits: BTreeSet<(Point, Fault)>,
+    /// What was hit, in which life.
+    pub(super) hits: BTreeSet<(usize, Point, Fault)>,
 }
 
 impl Injector {
@@ -134,7 +139,7 @@ impl Injector {
         trace.push(point.clone());
         let fault = self.faults.iter().find(|(life, place, _)| (*life, *place) == (self.life, at))?.2;
         if fault.fits(point.kind).is_ok() {
-            self.hits.insert((point, fault));
+            self.hits.insert((self.life, point, fault));
             Some(fault)
         } else {
             None

@@ -2,7 +2,8 @@
 //!
 //! An inode's content and facts last once the file was synced, a name once its directory was. Links are names of one inode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Inode {
@@ -106,21 +107,32 @@ impl Fs {
     /// The names in a directory last, as they are.
     pub(super) fn sync_dir(&mut self, dir: &str) {
         self.version += 1;
-        self.lasting_names.retain(|name, _| parent(name) != dir);
-        let here = self.names.iter().filter(|(name, _)| parent(name) == dir);
-        self.lasting_names.extend(here.map(|(name, ino)| (name.clone(), *ino)));
+        let before: Vec<String> = below(&self.lasting_names, dir).map(|(name, _)| name.clone()).collect();
+        for name in before {
+            self.lasting_names.remove(&name);
+        }
+        self.lasting_names.extend(below(&self.names, dir).map(|(name, ino)| (name.clone(), *ino)));
     }
 
     /// Plain names in a directory.
     pub(super) fn list(&self, dir: &str) -> Vec<String> {
-        let here = self.names.keys().filter(|name| parent(name) == dir);
-        here.filter_map(|name| name.rsplit('/').next()).map(str::to_owned).collect()
+        below(&self.names, dir).map(|(name, _)| plain(name).to_owned()).collect()
     }
 
-    /// Plain names in a directory as they would be after a loss of power.
-    pub(super) fn lasting_list(&self, dir: &str) -> Vec<String> {
-        let here = self.lasting_names.keys().filter(|name| parent(name) == dir);
-        here.filter_map(|name| name.rsplit('/').next()).map(str::to_owned).collect()
+    /// The first plain name in a directory.
+    pub(super) fn first<'a>(&'a self, dir: &'a str) -> Option<&'a str> {
+        below(&self.names, dir).next().map(|(name, _)| plain(name))
+    }
+
+    /// The first plain name in a directory as it would be after a loss of power.
+    pub(super) fn lasting_first<'a>(&'a self, dir: &'a str) -> Option<&'a str> {
+        below(&self.lasting_names, dir).next().map(|(name, _)| plain(name))
+    }
+
+    /// What a loss of power would take away or bring back.
+    pub(super) fn unsynced(&self) -> Vec<&str> {
+        let names: BTreeSet<&String> = self.names.keys().chain(self.lasting_names.keys()).collect();
+        names.into_iter().filter(|name| self.get(name) != self.lasting(name)).map(String::as_str).collect()
     }
 
     /// Everything under a directory goes.
@@ -146,6 +158,17 @@ impl Fs {
             self.names.values().map(|ino| (*ino, self.lasting.get(ino).cloned().unwrap_or_default())).collect();
         self.flush();
     }
+}
+
+/// What lies in a directory itself.
+fn below<'a, 'd: 'a>(names: &'a BTreeMap<String, u64>, dir: &'d str) -> impl Iterator<Item = (&'a String, &'a u64)> {
+    // What sorts between a directory and what is in it has the same beginning.
+    let from = names.range::<str, _>((Bound::Excluded(dir), Bound::Unbounded));
+    from.take_while(move |(name, _)| name.starts_with(dir)).filter(move |(name, _)| parent(name) == dir)
+}
+
+fn plain(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// The directory of a path.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::lib::{owner_pid, private, run_dir};
+use super::lib::{private, run_dir};
 use super::world::{Ctx, World};
 
 /// Starts a watcher that outlives whoever starts it.
@@ -15,7 +15,7 @@ pub(super) fn start(world: &Arc<World>, m: usize) {
         machine.watcher = Some(pid);
         pid
     });
-    let ctx = Ctx { world: Arc::clone(world), m, pid, op: "guard".to_owned() };
+    let ctx = Ctx { world: Arc::clone(world), m, pid, op: "guard".to_owned(), life: None };
     let task = tokio::spawn(watch(ctx)).abort_handle();
     world.at(m, |machine| {
         if let Some(session) = machine.sessions.get_mut(&pid) {
@@ -26,6 +26,7 @@ pub(super) fn start(world: &Arc<World>, m: usize) {
 }
 
 async fn watch(ctx: Ctx) {
+    let mut tries: u32 = 0;
     while let Ok(cas) = ctx.cas_look() {
         let here = ctx.look(|machine| machine.boot_id());
         let same_boot = cas.boot == here;
@@ -46,7 +47,15 @@ async fn watch(ctx: Ctx) {
                 cas.owner.clone()
             }
             "undo" => {
-                if same_boot && ctx.look(|machine| machine.alive(owner_pid(&cas.owner))) {
+                if same_boot && cas.owner == ctx.me() {
+                    // Our own attempt broke off before it could settle the host.
+                    tries += 1;
+                    if tries > 3 && ctx.cas(&cas, "dirty", "-", "0", &cas.run, cas.epoch).await == 0 {
+                        let _ = ctx.state_synced().await;
+                        continue;
+                    }
+                    sleep(Duration::from_secs(u64::from(tries.min(60)))).await;
+                } else if ctx.at_work(&cas) {
                     sleep(Duration::from_millis(200)).await;
                     continue;
                 }
@@ -59,6 +68,7 @@ async fn watch(ctx: Ctx) {
         };
         let fence = if same_boot { fence } else { "0".to_owned() };
         if ctx.cas(&cas, "undo", &ctx.me(), &fence, &cas.run, cas.epoch).await != 0 {
+            sleep(Duration::from_millis(200)).await;
             continue;
         }
         fire(&ctx, &cas.run, &fence).await;

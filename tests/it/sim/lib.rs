@@ -1,5 +1,5 @@
-//! The library that runs on a host, as the simulation has it: the same decisions as `state.sh`, `saga.sh` and `file.sh`, with
-//! every change of the machine as a micro-operation.
+//! The library that runs on a host, as the simulation has it: the same decisions as `saga.sh` and `file.sh`, with every change
+//! of the machine as a micro-operation.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keyswap::remote::{Act, Acted, FailClass, Failure, FileBefore, Hold, Target, UndoRecord};
-use tokio::time::sleep;
 
 use super::fs::{Inode, parent};
 use super::guard;
 use super::setting::{self, K};
 use super::sha::sha;
+use super::state::{cas_of, known, taken};
 use super::world::{Ctx, Machine};
 
 pub(super) type Done<T> = Result<T, Failure>;
@@ -22,43 +22,6 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) fn die<T>(class: FailClass, message: impl Into<String>) -> Done<T> {
     Err(Failure { class, message: message.into(), fix: None })
-}
-
-/// The name of the only file in `cas`.
-#[derive(Debug, Clone)]
-pub(super) struct Cas {
-    pub(super) name: String,
-    pub(super) epoch: u64,
-    pub(super) generation: u64,
-    pub(super) phase: String,
-    pub(super) run: String,
-    pub(super) owner: String,
-    pub(super) boot: String,
-    pub(super) until: String,
-}
-
-impl Cas {
-    /// What a transition relies on: a renewed lease is the same state.
-    fn seen(&self) -> String {
-        format!("{}.{}.{}.{}.{}", self.epoch, self.phase, self.run, self.owner, self.boot)
-    }
-}
-
-pub(super) fn cas_of(machine: &Machine) -> Option<Cas> {
-    let names = machine.fs.list(&format!("{K}/cas"));
-    let name = names.first()?;
-    let parts: Vec<&str> = name.split('.').collect();
-    let [epoch, generation, phase, run, owner, boot, until] = parts.as_slice() else { return None };
-    Some(Cas {
-        name: name.clone(),
-        epoch: epoch.parse().ok()?,
-        generation: generation.parse().ok()?,
-        phase: (*phase).to_owned(),
-        run: (*run).to_owned(),
-        owner: (*owner).to_owned(),
-        boot: (*boot).to_owned(),
-        until: (*until).to_owned(),
-    })
 }
 
 pub(super) fn run_dir(run: &str) -> String {
@@ -83,10 +46,6 @@ pub(super) fn undo_in(content: &[u8]) -> Option<Rc<[UndoRecord]>> {
     })
 }
 
-pub(super) fn owner_pid(owner: &str) -> u64 {
-    owner.parse().unwrap_or(0)
-}
-
 pub(super) fn private(content: &[u8]) -> Inode {
     Inode { content: content.to_vec(), mode: 0o600, uid: 0, gid: 0 }
 }
@@ -97,128 +56,6 @@ impl Ctx {
         match self.micro(what, work).await {
             Ok(answer) => Ok(answer),
             Err(()) => die(FailClass::Write, format!("failed: {what}")),
-        }
-    }
-
-    pub(super) fn me(&self) -> String {
-        self.pid.to_string()
-    }
-
-    pub(super) fn cas_look(&self) -> Done<Cas> {
-        match self.look(|machine| cas_of(machine)) {
-            Some(cas) => Ok(cas),
-            None => die(FailClass::Fenced, "this host has no state"),
-        }
-    }
-
-    /// 0 won, 1 lost to somebody else, 2 could not write: decided by looking afterwards.
-    pub(super) async fn cas(&self, cur: &Cas, phase: &str, owner: &str, until: &str, run: &str, epoch: u64) -> u8 {
-        let boot = self.look(|machine| machine.boot_id());
-        let new = format!("{epoch}.{}.{phase}.{run}.{owner}.{boot}.{until}", cur.generation + 1);
-        let (from, to) = (format!("{K}/cas/{}", cur.name), format!("{K}/cas/{new}"));
-        let _ = self.micro(&format!("state becomes {phase}"), |machine| machine.fs.rename(&from, &to)).await;
-        self.look(|machine| match (machine.fs.get(&to).is_some(), machine.fs.get(&from).is_some()) {
-            (true, _) => 0,
-            (false, false) => 1,
-            (false, true) => 2,
-        })
-    }
-
-    pub(super) async fn state_synced(&self) -> Done<()> {
-        self.io("state synced", |machine| machine.fs.sync_dir(&format!("{K}/cas"))).await
-    }
-
-    fn until(&self, hold: &Hold, limit: Duration) -> String {
-        let Some(guard) = hold.guard else { return "0".to_owned() };
-        let lease = u64::try_from((guard + limit).as_millis() / 10).unwrap_or(u64::MAX);
-        (self.look(|machine| machine.ticks()) + lease).to_string()
-    }
-
-    /// Takes the host for a run: from a settled state, or from the run itself.
-    pub(super) async fn arm(&self, hold: &Hold, limit: Duration, mut seen: Option<String>) -> Done<()> {
-        let run = hold.run.as_str();
-        let mut waited = 0;
-        loop {
-            let cas = self.cas_look()?;
-            let here = self.look(|machine| machine.boot_id());
-            if *seen.get_or_insert_with(|| cas.seen()) != cas.seen() {
-                return die(
-                    FailClass::Fenced,
-                    format!("this host was taken or settled meanwhile (now: {})", cas.phase),
-                );
-            }
-            let epoch = match cas.phase.as_str() {
-                "idle" | "old" | "new" => cas.epoch + 1,
-                "undo" => {
-                    if cas.run != run {
-                        return die(FailClass::Held, format!("run {} holds this host", cas.run));
-                    }
-                    let busy = self.look(|machine| machine.alive(owner_pid(&cas.owner)));
-                    if cas.boot == here && busy {
-                        waited += 1;
-                        if waited >= 600 {
-                            return die(FailClass::Held, "the guard of this host is putting it back");
-                        }
-                        sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                    cas.epoch
-                }
-                _ => {
-                    if cas.run != run {
-                        return die(FailClass::Held, format!("run {} holds this host", cas.run));
-                    }
-                    if cas.boot == here && cas.owner != self.me() {
-                        self.fence(&cas.owner).await?;
-                    }
-                    cas.epoch
-                }
-            };
-            let until = self.until(hold, limit);
-            match self.cas(&cas, "armed", &self.me(), &until, run, epoch).await {
-                0 => break,
-                1 => {}
-                _ => return die(FailClass::Write, "cannot write the state"),
-            }
-        }
-        self.state_synced().await
-    }
-
-    /// Whoever that was is gone when this returns.
-    pub(super) async fn fence(&self, owner: &str) -> Done<()> {
-        let pid = owner_pid(owner);
-        self.io("old session ended", |machine| machine.kill_session(pid)).await
-    }
-
-    /// This session still holds the host, or the request is refused; the lease is renewed.
-    pub(super) async fn own(&self, hold: &Hold, limit: Duration) -> Done<()> {
-        let cas = self.cas_look()?;
-        let here = self.look(|machine| machine.boot_id());
-        let ours = cas.phase == "armed" && cas.run == hold.run.as_str() && cas.owner == self.me() && cas.boot == here;
-        if !ours {
-            return die(FailClass::Fenced, format!("this session no longer holds the host (now: {})", cas.phase));
-        }
-        if hold.guard.is_some() {
-            let until = self.until(hold, limit);
-            match self.cas(&cas, "armed", &self.me(), &until, hold.run.as_str(), cas.epoch).await {
-                0 => {}
-                1 => return die(FailClass::Fenced, "this session no longer holds the host"),
-                _ => return die(FailClass::Write, "cannot write the state"),
-            }
-        }
-        if !hold.head.is_empty() {
-            let path = format!("{}/head", run_dir(hold.run.as_str()));
-            let _ = self.micro("head left", |machine| machine.fs.create(&path, private(hold.head.as_bytes()))).await;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn release(&self, phase: &str, run: &str) -> Done<()> {
-        let cas = self.cas_look()?;
-        match self.cas(&cas, phase, "-", "0", run, cas.epoch).await {
-            0 => self.state_synced().await,
-            1 => die(FailClass::Fenced, "somebody else settled this host first"),
-            _ => die(FailClass::Write, "cannot write the state"),
         }
     }
 
@@ -243,8 +80,14 @@ impl Ctx {
     pub(super) async fn prepare(&self, hold: &Hold, undo: &[UndoRecord]) -> Done<()> {
         let run = hold.run.as_str();
         let done = self.prepare_all(hold, undo).await;
-        if done.is_err() && self.look(|machine| cas_of(machine)).is_none_or(|cas| cas.run != run) {
+        let void = format!("{}/void", run_dir(run));
+        let not_ours =
+            |machine: &mut Machine| cas_of(machine).is_none_or(|cas| cas.run != run) && machine.fs.get(&void).is_none();
+        if done.is_err() && self.look(not_ours) {
             self.look(|machine| machine.fs.remove_tree(&run_dir(run)));
+            if let Some(cas) = self.look(|machine| cas_of(machine)).filter(|cas| cas.phase == "armed") {
+                return taken(&cas);
+            }
         }
         done
     }
@@ -252,21 +95,23 @@ impl Ctx {
     async fn prepare_all(&self, hold: &Hold, undo: &[UndoRecord]) -> Done<()> {
         let run = hold.run.as_str();
         let dir = run_dir(run);
-        if self.look(|machine| cas_of(machine)).is_none() {
-            self.io("state made", |machine| {
-                // A directory that is there already is not replaced.
-                if cas_of(machine).is_none() {
-                    machine.fs.create(&format!("{K}/cas/0.0.idle.-.-.-.0"), private(b""));
-                }
+        self.state_init().await?;
+        let cas = self.cas_look()?;
+        if matches!(cas.phase.as_str(), "armed" | "undo" | "dirty") && cas.run != run {
+            return taken(&cas);
+        }
+        let has = |name: &str| self.look(|machine| machine.fs.get(&format!("{dir}/{name}")).is_some());
+        if cas.run == run || has("void") {
+            return known(&cas);
+        }
+        self.only_here(run).await?;
+        if has("ready") {
+            self.io("mark ready removed", |machine| {
+                machine.fs.unlink(&format!("{dir}/ready"));
+                machine.fs.sync_dir(&dir);
             })
             .await?;
-            self.state_synced().await?;
         }
-        let cas = self.cas_look()?;
-        if cas.run == run {
-            return die(FailClass::Held, "the run has begun here already");
-        }
-        let seen = cas.seen();
         let text = [serde_json::to_vec(undo).unwrap(), b"\nend\n".to_vec()].concat();
         self.io("undo written", |machine| machine.fs.create(&format!("{dir}/undo"), private(&text))).await?;
         for record in undo {
@@ -282,20 +127,26 @@ impl Ctx {
             machine.fs.sync_dir(&dir);
         })
         .await?;
+        self.note(run, "ready", "1").await?;
         if hold.guard.is_some() {
-            self.io("guard installed", |machine| {
-                machine.fs.create(setting::HOOK, private(b"guard"));
-                machine.fs.sync_file(setting::HOOK);
-                machine.fs.sync_dir(parent(setting::HOOK));
-            })
-            .await?;
+            self.guard_install().await?;
         }
-        self.arm(hold, GRACE, Some(seen)).await?;
+        self.arm(hold, GRACE, cas.seen()).await?;
         self.guard_start(hold).await?;
         for record in undo {
-            self.stage(run, record).await?;
+            self.stage(run, record, false).await?;
         }
         Ok(())
+    }
+
+    /// The watcher is started at boot.
+    pub(super) async fn guard_install(&self) -> Done<()> {
+        self.io("guard installed", |machine| {
+            machine.fs.create(setting::HOOK, private(b"guard"));
+            machine.fs.sync_file(setting::HOOK);
+            machine.fs.sync_dir(parent(setting::HOOK));
+        })
+        .await
     }
 
     pub(super) async fn guard_start(&self, hold: &Hold) -> Done<()> {
@@ -324,11 +175,21 @@ impl Ctx {
         }
     }
 
-    async fn stage(&self, run: &str, record: &UndoRecord) -> Done<()> {
-        let (UndoRecord::File { step, path, .. } | UndoRecord::Env { step, path, before: Some(_), .. }) = record else {
+    /// Sets a record's stage. `again`: only where a preparation did not get to it and the file still is as it was.
+    pub(super) async fn stage(&self, run: &str, record: &UndoRecord, again: bool) -> Done<()> {
+        let (UndoRecord::File { step, path, before, .. } | UndoRecord::Env { step, path, before: Some(before), .. }) =
+            record
+        else {
             return Ok(());
         };
         let stage = stage_path(run, path.as_str(), *step);
+        let wanted = self.look(|machine| {
+            machine.fs.get(&stage).is_none()
+                && machine.fs.get(path.as_str()).is_some_and(|file| sha(&file.content) == before.sha)
+        });
+        if again && !wanted {
+            return Ok(());
+        }
         self.io(&format!("stage {step} linked"), |machine| machine.fs.link(path.as_str(), &stage)).await?;
         self.io(&format!("stage {step} synced"), |machine| machine.fs.sync_dir(path.parent())).await
     }

@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::check;
 use super::fault::{Fault, Kind};
 use super::fs::Inode;
-use super::lib::{Done, GRACE, cas_of, die, meta_of, run_dir};
+use super::lib::{Done, GRACE, die, meta_of, run_dir};
 use super::setting::{self, K};
 use super::sha::sha;
+use super::state::cas_of;
 use super::world::{Ctx, HANG, World};
 
 pub(super) struct SimConnect {
@@ -85,7 +86,8 @@ impl Host for SimHost {
             }) else {
                 return lost();
             };
-            let ctx = Ctx { world: Arc::clone(&self.world), m: self.m, pid, op: name };
+            let life = Some(self.world.lock().injector.life);
+            let ctx = Ctx { world: Arc::clone(&self.world), m: self.m, pid, op: name, life };
             let (op, data) = (op.clone(), data.map(<[u8]>::to_vec));
             let (sender, answer) = oneshot::channel();
             let task = tokio::spawn(serve(ctx, op, data, sender)).abort_handle();
@@ -114,7 +116,7 @@ impl Host for SimHost {
 /// The host's shell works on one request.
 async fn serve(ctx: Ctx, op: Op, data: Option<Vec<u8>>, sender: oneshot::Sender<Done<Answer>>) {
     let answer = exec(&ctx, &op, data.as_deref()).await;
-    if let Some(fault) = ctx.world.point(Kind::Reply, &ctx.op, "reply") {
+    if let Some(fault) = ctx.point(Kind::Reply, "reply") {
         Ctx::strike(&ctx.world, ctx.m, fault).await;
     }
     let pid = ctx.pid;
@@ -176,15 +178,7 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             Ok(Answer::Facts(probes.iter().map(|probe| look(ctx, probe)).collect()))
         }
         Op::Prepare { hold, undo, .. } => ctx.prepare(hold, undo).await.map(|()| Answer::Done),
-        Op::Takeover { hold, only_held, .. } => {
-            let cas = ctx.cas_look()?;
-            if *only_held && (cas.phase.as_str(), cas.run.as_str()) != ("armed", hold.run.as_str()) {
-                return die(FailClass::Fenced, format!("this host was settled meanwhile (now: {})", cas.phase));
-            }
-            ctx.arm(hold, GRACE, None).await?;
-            ctx.guard_start(hold).await?;
-            Ok(Answer::Done)
-        }
+        Op::Takeover { hold, only_held, .. } => ctx.takeover(hold, *only_held).await.map(|()| Answer::Done),
         Op::Renew { hold } => ctx.own(hold, Duration::ZERO).await.map(|()| Answer::Done),
         Op::Act { hold, step, act } => {
             let most = match act {
@@ -214,7 +208,8 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
         Op::Recorded { .. } => die(FailClass::Refused, "nobody settles from the hosts alone in these stories"),
         Op::Now { run } => {
             ctx.io("read what the files hold", |_| ()).await?;
-            let files = ctx.undo_list(run.as_str())?.into_iter().filter_map(|record| match record {
+            let list = if ctx.is_void(run.as_str()) { Vec::new() } else { ctx.undo_list(run.as_str())? };
+            let files = list.into_iter().filter_map(|record| match record {
                 UndoRecord::File { path, .. } | UndoRecord::Remove { path, .. } => Some(path),
                 _ => None,
             });
@@ -247,7 +242,7 @@ fn hello(ctx: &Ctx) -> HostFacts {
         HostFacts {
             login: "ops".to_owned(),
             shell: "sh".to_owned(),
-            machine: "m".to_owned(),
+            machine: format!("m{}", ctx.m),
             boot: machine.boot_id(),
             state_dir: K.to_owned(),
             phase: cas.as_ref().map_or("none", |cas| cas.phase.as_str()).to_owned(),

@@ -12,15 +12,18 @@
 mod case;
 mod check;
 mod controller;
+mod coverage;
 mod enumerate;
 mod fault;
 mod fs;
 mod guard;
 mod lib;
 mod link;
+mod protocol;
 mod service;
 mod setting;
 mod sha;
+mod state;
 mod undo;
 mod world;
 
@@ -44,11 +47,11 @@ fn every_crash_point_ends_wholly_old_or_wholly_new() {
     }
     let began = std::time::Instant::now();
     let tally = Tally::all();
-    let report = tally.report();
+    let said = format!("crash points: {} cases, {} violations", tally.cases, tally.failed.len());
     if let Ok(path) = std::env::var("KEYSWAP_SIM_REPORT") {
-        std::fs::write(&path, &report).unwrap();
+        std::fs::write(&path, format!("{said}\n{}", tally.coverage.report())).unwrap();
     }
-    eprintln!("crash points: {} cases, {} violations ({:.1?})", tally.cases, tally.failed.len(), began.elapsed());
+    eprintln!("{said} ({:.1?})", began.elapsed());
     for (case, violations) in tally.failed.iter().take(20) {
         eprintln!(
             "{}\n  KEYSWAP_SIM_CASE='{case}' cargo test --test it sim::every -- --nocapture",
@@ -56,4 +59,8 @@ fn every_crash_point_ends_wholly_old_or_wholly_new() {
         );
     }
     assert!(tally.failed.is_empty(), "{} of {} cases", tally.failed.len(), tally.cases);
+    if std::env::vars_os().all(|(name, _)| !name.to_string_lossy().starts_with("KEYSWAP_SIM_")) {
+        let missing = tally.coverage.missing();
+        assert!(missing.is_empty(), "neither done nor excused:\n{}", missing.join("\n"));
+    }
 }

@@ -30,11 +30,10 @@ impl Ctx {
     /// Stop or restart, through the service manager.
     pub(super) async fn svc_do(&self, restart: bool) -> Result<(), ()> {
         let word = if restart { "restart" } else { "stop" };
-        let (world, m, op) = (self.world.clone(), self.m, self.op.clone());
         // Asked first: a failure before means that nothing was asked, one after that only the answer was bad.
         let asked = self.micro(&format!("{word} asked"), |_| ()).await;
         if asked.is_ok() {
-            world.service(m, &op, restart).await;
+            self.world.service(self.clone(), restart).await;
         }
         asked?;
         self.micro(&format!("{word} answered"), |_| ()).await

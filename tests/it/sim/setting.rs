@@ -23,7 +23,7 @@ pub(super) const GUARD: Duration = Duration::from_secs(120);
 pub(super) const UID: u32 = 1000;
 
 /// The story that is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Story {
     /// The token is replaced where it lies, with everything else that a playbook can do.
     Replace,
@@ -34,7 +34,7 @@ pub(super) enum Story {
 }
 
 /// A case's fixed part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Setting {
     pub(super) story: Story,
     pub(super) hosts: usize,

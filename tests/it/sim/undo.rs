@@ -14,7 +14,8 @@ impl Ctx {
     /// Takes the run back and settles the host as old or dirty. The caller has proven that it holds the host.
     pub(super) async fn undo(&self, run: &str) -> Done<Undone> {
         let (mut failed, mut clean, mut records) = (0, true, Vec::new());
-        for record in self.undo_list(run)? {
+        let list = if self.is_void(run) { Vec::new() } else { self.undo_list(run)? };
+        for record in list {
             let rank = record.rank();
             let (status, message) = if failed != 0 && failed < rank {
                 clean = false;
@@ -74,6 +75,7 @@ impl Ctx {
         let now = self.look(|machine| machine.fs.get(path).cloned());
         if now.as_ref().is_some_and(|file| is_before(file, before)) {
             self.sweep(run, dir).await?;
+            self.io("directory synced", |machine| machine.fs.sync_dir(dir)).await?;
             return Ok((StepStatus::Ok, "as it was"));
         }
         if let Some(file) = &now {
@@ -117,6 +119,7 @@ impl Ctx {
         let dir = super::fs::parent(path);
         let Some(now) = self.look(|machine| machine.fs.get(path).cloned()) else {
             self.sweep(run, dir).await?;
+            self.io("directory synced", |machine| machine.fs.sync_dir(dir)).await?;
             return Ok((StepStatus::Ok, "absent, as it was"));
         };
         if !posts.contains(&sha(&now.content)) {
@@ -160,9 +163,8 @@ impl Ctx {
             _ => 0,
         };
         let runner = self.runner();
-        let young = runner.as_ref().is_some_and(|runner| runner.start >= since);
-        let asked = self.look(|machine| machine.fs.get(&format!("{}/started.{step}", run_dir(run))).is_some());
-        if !asked && runner.is_some() && !young {
+        // One that is older than the first change has never seen the new files, whatever was tried with it.
+        if runner.as_ref().is_some_and(|runner| runner.start < since) {
             return Ok((StepStatus::Ok, "the runner was not restarted and is up"));
         }
         let name = format!("restarted.{step}");

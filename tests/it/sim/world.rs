@@ -19,6 +19,9 @@ use super::setting::{self, Goals, Setting};
 /// How long something that hangs does so: longer than any lease.
 pub(super) const HANG: Duration = Duration::from_secs(3600);
 
+/// Said of an operation that a controller had asked for which is gone.
+pub(super) const LEFT_OVER: &str = "left over:";
+
 pub(super) struct World {
     state: Mutex<State>,
     pub(super) setting: Setting,
@@ -35,6 +38,8 @@ pub(super) struct State {
     pub(super) journal_failed: bool,
     /// Cancelled when the controller that lives now is killed.
     pub(super) life: CancellationToken,
+    /// What was not synced when each life after the first one began.
+    pub(super) unsynced: Vec<Vec<String>>,
 }
 
 pub(super) struct Machine {
@@ -166,6 +171,7 @@ impl World {
             journal: Vec::new(),
             journal_failed: false,
             life: CancellationToken::new(),
+            unsynced: Vec::new(),
         };
         Arc::new(Self { state: Mutex::new(state), setting, goals: Goals::of(&setting) })
     }
@@ -288,16 +294,15 @@ impl World {
     }
 
     /// The service manager stops or restarts the runner: its own work, which goes on when whoever asked for it is gone.
-    pub(super) async fn service(self: &Arc<Self>, m: usize, op: &str, restart: bool) {
-        let world = Arc::clone(self);
-        let op = op.to_owned();
+    pub(super) async fn service(self: &Arc<Self>, asks: Ctx, restart: bool) {
+        let (world, m) = (Arc::clone(self), asks.m);
         let job = tokio::spawn(async move {
             let daemon = world.at(m, |machine| Arc::clone(&machine.daemon));
             let _turn = daemon.lock().await;
             world.at(m, |machine| machine.runner = None);
             if restart {
                 sleep(Duration::from_secs(1)).await;
-                if let Some(fault) = world.point(Kind::Daemon, &op, "the runner is down") {
+                if let Some(fault) = asks.point(Kind::Daemon, "the runner is down") {
                     Ctx::strike(&world, m, fault).await;
                 }
                 world.at(m, Machine::start_runner);
@@ -315,9 +320,21 @@ pub(super) struct Ctx {
     pub(super) m: usize,
     pub(super) pid: u64,
     pub(super) op: String,
+    /// The life of the controller that asked for it; the guard works for nobody.
+    pub(super) life: Option<usize>,
 }
 
 impl Ctx {
+    /// Something is about to happen. What a controller that is gone has left at work is no operation of the next one.
+    pub(super) fn point(&self, kind: Kind, what: &str) -> Option<Fault> {
+        let now = self.world.lock().injector.life;
+        if self.life.is_none_or(|life| life == now) {
+            self.world.point(kind, &self.op, what)
+        } else {
+            self.world.point(kind, &format!("{LEFT_OVER} {}", self.op), what)
+        }
+    }
+
     /// What strikes a process on the host: some of it makes it hang, or is its end.
     pub(super) async fn strike(world: &Arc<World>, m: usize, fault: Fault) {
         world.hit(m, fault);
@@ -331,7 +348,7 @@ impl Ctx {
     /// One micro-operation: `Err` when the system says that it failed, whether or not it did.
     pub(super) async fn micro<R>(&self, what: &str, work: impl FnOnce(&mut Machine) -> R) -> Result<R, ()> {
         sleep(Duration::from_millis(10)).await;
-        match self.world.point(Kind::Micro, &self.op, what) {
+        match self.point(Kind::Micro, what) {
             Some(Fault::FailBefore) => return Err(()),
             Some(Fault::FailAfter) => {
                 self.world.at(self.m, work);
