@@ -368,7 +368,8 @@ fn refuses_a_trace_with_a_hole() {
         assert!(parse(line.as_bytes()).is_err(), "{why}");
     }
     let fine = "7 execve(\"/bin/true\", [\"true\"], [] <unfinished ...>\n8 execveat(3, \"\", [\"\\1\\0012\\x41\"], NULL, \
-                AT_EMPTY_PATH) = 0\n7 <... execve resumed>) = 0\n7 +++ exited with 0 +++\n";
+                AT_EMPTY_PATH) = 0\n7 <... execve resumed>) = 0\n7 +++ exited with 0 +++\n\
+                9 ???( <detached ...>\n";
     let starts = parse(fine.as_bytes()).unwrap();
     assert_eq!(starts.len(), 2);
     assert_eq!(starts[1].argv, [b"\x01\x012A"]);

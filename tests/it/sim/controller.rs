@@ -16,7 +16,7 @@ use keyswap::model::{BatchSize, HostStatus, Http, OnFailure, Rollout, RunId, Ser
 use keyswap::plan::{PlannedHost, RunPlan, VERSION};
 use keyswap::rollout::{self, Outcome, Rolling};
 use keyswap::secret::SecretValue;
-use keyswap::step::{ServiceError, Services, Values};
+use keyswap::step::{ServiceError, Services, Values, Verified};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -138,8 +138,8 @@ impl Services for Verification {
         _: &'a VerifyPublish,
         _: &'a (dyn Fn(String) + Send + Sync),
         _: CancellationToken,
-    ) -> BoxFuture<'a, Result<String, ServiceError>> {
-        Box::pin(async { Ok(String::new()) })
+    ) -> BoxFuture<'a, Result<Verified, ServiceError>> {
+        Box::pin(async { Ok(Verified::default()) })
     }
 
     fn http<'a>(&'a self, _: &'a Http) -> BoxFuture<'a, Result<String, ServiceError>> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use keyswap::model::{self, Fingerprint};
 use keyswap::remote::{
-    Act, Acted, Active, Answer, BackupFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass, FileBefore,
-    FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ServiceFact, UndoRecord, Unreachable,
-    UnreachableKind,
+    Act, Acted, Active, Answer, BackupFact, BusyFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass,
+    FileBefore, FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ServiceFact, UndoRecord,
+    Unreachable, UnreachableKind,
 };
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -293,6 +293,9 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
                 detail: String::new(),
             })
         }
+        // The simulated runner is always idle; the real look is the library's own test.
+        Probe::Busy { .. } => Fact::Busy(BusyFact { looked: vec!["processes".to_owned()], ..BusyFact::default() }),
+        Probe::Task { .. } => Fact::Tasks(None),
         Probe::Backups { path } => {
             let kept = ctx.look(|machine| {
                 let content = machine.fs.get(&format!("{K}/backups/given.1/content")).cloned()?;

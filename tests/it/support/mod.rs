@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod real_host;
 pub(crate) mod runner_host;
+pub(crate) mod said;
 pub(crate) mod sentinel;
 
 /// Waits until something is true, for at most half a minute.

@@ -216,6 +216,10 @@ fn parse_line(line: &[u8]) -> Result<Option<Start>, String> {
     if rest.takes("<... ") || rest.takes("+++ ") || rest.takes("--- ") {
         return Ok(None);
     }
+    // A process that strace let go outside of any call that it was asked to show.
+    if rest.takes("???( <detached") || rest.takes("????( <detached") {
+        return Ok(None);
+    }
     let at = rest.takes("execveat(");
     if at {
         rest.until(b", ")?;
