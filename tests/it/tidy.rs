@@ -133,6 +133,23 @@ fn shellcheck(path: &Path, dialect: &str) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// The pieces are joined: a second function of a name would take the first one's place, without a word.
+#[test]
+fn the_library_defines_each_function_once() {
+    let mut seen = std::collections::BTreeMap::new();
+    let mut wrong = Vec::new();
+    for path in files().into_iter().filter(|path| path.starts_with("src/remote/shell/lib/")) {
+        for (number, line) in read(&path).lines().enumerate() {
+            let Some((name, _)) = line.split_once("()").filter(|(name, _)| name.starts_with("ks_")) else { continue };
+            if let Some(first) = seen.insert(name.to_owned(), path.clone()) {
+                wrong.push(format!("{path}:{}: {name} is in {first} too", number + 1));
+            }
+        }
+    }
+    assert!(seen.len() > 100, "they were found: {}", seen.len());
+    assert_eq!(wrong, [""; 0]);
+}
+
 #[test]
 fn the_readme_names_every_dependency() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();

@@ -71,7 +71,7 @@ ks_prepare_all() {
   ks_cas_look
   case $PH in armed | undo | dirty) [ "$RUN" = "$1" ] || ks_held ;; esac
   # What lies here then belongs to a session that holds the host, or to the way back: nothing of it is written anew.
-  [ "$RUN" != "$1" ] && [ ! -e "$KS_RUN_DIR/void" ] || ks_known
+  [ "$RUN" != "$1" ] && [ ! -e "$KS_RUN_DIR/void" ] || ks_too_late
   ks_seen
   seen=$KS_SEEN
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"

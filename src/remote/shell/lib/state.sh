@@ -90,7 +90,7 @@ ks_arm() {
         $((G - 1)).undo | $((G - 1)).old | $((G - 1)).dirty) seen=$KS_SEEN ;;
         *)
           [ "$RUN" = "$1" ] || ks_held
-          ks_known
+          ks_too_late
           ;;
       esac
     fi
@@ -208,8 +208,8 @@ ks_void() {
   [ -e "$KS_RUN_DIR/void" ] && [ ! -e "$KS_RUN_DIR/ready" ]
 }
 
-# ks_known: refuses a request of the run that comes too late.
-ks_known() {
+# ks_too_late: refuses a request of the run that comes too late.
+ks_too_late() {
   ks_die fenced "run $KS_RUN was taken up or settled here meanwhile (now: $PH)" run "$RUN" phase "$PH"
 }
 
