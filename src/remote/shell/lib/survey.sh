@@ -144,7 +144,7 @@ ks_survey_known() {
   for d in "$K"/runs/*/; do
     set -f
     d=${d%/}
-    [ -e "$d/armed" ] && [ -r "$d/undo" ] || continue
+    [ -e "$d/ready" ] && [ -r "$d/undo" ] || continue
     ks_run_dir "${d##*/}"
     ks_each ks_known
   done
