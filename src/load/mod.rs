@@ -7,6 +7,7 @@
 use camino::Utf8PathBuf;
 
 mod actions;
+mod barriers;
 mod check;
 mod diag;
 mod file;

@@ -15,7 +15,7 @@ use super::diag::{Diag, Diagnostics, Place, Source, did_you_mean, quoted};
 use super::file::{Node, Sink};
 use super::reader::{Entry, Fill, Got, Reader, integer};
 use super::template::{self, Var};
-use super::{Context, shared, vars};
+use super::{Context, barriers, shared, vars};
 use crate::model::{
     Action, ApprovalPolicy, BatchSize, Host, Inventory, OnFailure, Once, Rollout, SecretName, SecretSource, Step,
     StepRef, Vars,
@@ -109,6 +109,9 @@ fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Opt
         }),
     };
     let steps = steps(&reader, &secrets);
+    if let Some(rollout) = &rollout {
+        barriers::check(&reader, &rollout.batches);
+    }
     reader.finish();
     Some(Playbook {
         name: name?,

@@ -168,8 +168,16 @@ pub(super) fn barrier_of(sagas: &[Saga]) -> Option<PlannedStep> {
     working.or(at.first()).map(|step| (*step).clone())
 }
 
-/// Runs a barrier's step for the batch. A batch in which nothing changes has nothing to verify.
-pub(super) async fn barrier(shared: &Shared, sagas: &mut [Saga], step: &PlannedStep, needed: bool) -> Result<(), Stop> {
+/// Runs a barrier's step for the batch or the run, unless there is a reason why nothing needs it.
+///
+/// # Errors
+/// When it did not succeed, named.
+pub(super) async fn barrier(
+    shared: &Shared,
+    sagas: &mut [Saga],
+    step: &PlannedStep,
+    idle: Option<&str>,
+) -> Result<(), Stop> {
     shared.events.emit(None, Some(&step.id), EventKind::StepStarted);
     let began = std::time::Instant::now();
     let finish = |status: StepStatus, detail: &str| {
@@ -177,9 +185,8 @@ pub(super) async fn barrier(shared: &Shared, sagas: &mut [Saga], step: &PlannedS
         let kind = EventKind::StepFinished { status, detail: detail.to_owned(), elapsed_ms };
         shared.events.emit(None, Some(&step.id), kind);
     };
-    if step.work == Work::Nothing || !needed {
-        let why = if needed { step.detail.as_str() } else { "no host of the batch changes" };
-        finish(StepStatus::Skipped, why);
+    if step.work == Work::Nothing || idle.is_some() {
+        finish(StepStatus::Skipped, idle.unwrap_or(&step.detail));
         return Ok(());
     }
     shared.journal.append(None, Record::StepStarted { step: step.id.clone(), intent: step.detail.clone() }).await?;
@@ -196,9 +203,9 @@ pub(super) async fn barrier(shared: &Shared, sagas: &mut [Saga], step: &PlannedS
         Err(stop) => (StepStatus::Failed, stop.reason.clone()),
     };
     finish(status, &detail);
-    let step = StepRef::clone(&step.id);
-    shared.journal.append(None, Record::StepFinished { step, status, detail }).await?;
-    outcome.map(|_| ())
+    let record = Record::StepFinished { step: StepRef::clone(&step.id), status, detail };
+    shared.journal.append(None, record).await?;
+    outcome.map(|_| ()).map_err(|stop| Stop { kind: stop.kind, reason: format!("step {}: {}", step.id, stop.reason) })
 }
 
 /// Takes hosts back side by side.

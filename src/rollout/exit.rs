@@ -15,6 +15,8 @@ pub struct Outcome {
     pub held: bool,
     /// The run's token may be alive although no host holds it.
     pub token_owed: bool,
+    /// Why every host of the run goes back, if that is the scope: those too that an earlier session let go.
+    pub all_back: Option<String>,
 }
 
 /// The word of the contract.
@@ -72,7 +74,7 @@ mod tests {
                 notes: Vec::new(),
             })
             .collect();
-        Outcome { hosts, failed, interrupted, held, token_owed: false }
+        Outcome { hosts, failed, interrupted, held, ..Outcome::default() }
     }
 
     #[test]

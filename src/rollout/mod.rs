@@ -12,6 +12,7 @@ mod reopen;
 mod run;
 mod select;
 mod settle;
+mod standing;
 
 pub use exit::{Outcome, exit_code, run_status};
 pub use preflight::{Preflight, Spared, leave_out, preflight};

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use super::batch::each;
 use super::settle::{SettleOrder, settle_back};
+use super::standing::Standing;
 use super::{Outcome, Rolling, Spared, exit_code, leave_out, run, run_status};
 use crate::engine::{NotNow, Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
@@ -89,8 +90,12 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
             forward.push(planned.clone());
         }
     }
+    let mut standing = Standing::of(&plan.hosts.iter().map(|planned| &planned.plan));
+    let begins = |host: &HostName| state.hosts.get(host).is_some_and(|host| host.phase == HostPhase::Untouched);
+    standing.recall(&state.shared_steps, forward.iter().any(|planned| begins(&planned.host.name)));
+    standing.new_before = state.hosts.values().any(|host| host.phase == HostPhase::New);
+    rolling.recalled = Some(standing);
     let names: Vec<HostName> = forward.iter().map(|planned| planned.host.name.clone()).collect();
-    let untouched = |name: &HostName| state.hosts.get(name).is_some_and(|host| host.phase == HostPhase::Untouched);
     let reopened = each(forward, forks, |planned| {
         let shared = shared.clone();
         async move { Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch).await }
@@ -106,7 +111,7 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
             }
             Err(stop) => stop,
         };
-        if untouched(&name) {
+        if begins(&name) {
             let lost = kind == StopKind::Lost;
             let status = if lost { HostStatus::Unreachable } else { HostStatus::Failed };
             spared.push(leave_out(shared, Spared { host: name, status, held: false, kind: None, reason: why }).await);
@@ -131,6 +136,11 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
         reasons.push(why);
     }
     let mut outcome = run(&rolling, sagas).await;
+    if let Some(why) = outcome.all_back.take() {
+        let new = state.hosts.iter().filter(|(_, host)| host.phase == HostPhase::New);
+        back.extend(new.map(|(name, _)| name.clone()));
+        reasons.push(why);
+    }
     let reason = if reasons.is_empty() { "it had begun to go back".to_owned() } else { reasons.join("; ") };
     let returning = RunPlan {
         hosts: plan.hosts.iter().filter(|planned| back.contains(&planned.host.name)).cloned().collect(),

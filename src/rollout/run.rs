@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Outcome;
 use super::batch::{self, Fallen};
 use super::select::batch_sizes;
+use super::standing::{Standing, passed_over};
 use crate::engine::{Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
 use crate::journal::Record;
@@ -23,13 +24,15 @@ pub struct Rolling {
     pub forks: usize,
     /// Hosts that failed before it went on with a run that was cut off. They count.
     pub failed_before: u32,
+    /// The steps that stand for a run that goes on, and which of them are behind it.
+    pub(super) recalled: Option<Standing>,
 }
 
 impl Rolling {
     /// A rollout from its start.
     #[must_use]
     pub fn new(shared: Shared, spec: Rollout, forks: usize) -> Self {
-        Self { shared, spec, forks, failed_before: 0 }
+        Self { shared, spec, forks, failed_before: 0, recalled: None }
     }
 
     /// Why no further batch may begin, before anything more has failed.
@@ -47,15 +50,14 @@ struct State {
     committed: Vec<Settling>,
     failures: u32,
     stopped: Option<String>,
+    standing: Standing,
     outcome: Outcome,
 }
 
 /// Works through all hosts. `sagas` are in the run's order; each is given back as a result.
 pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
-    if let Err(stop) = opening(rolling, &mut sagas).await {
-        return not_opened(rolling, sagas, stop).await;
-    }
     let total = sagas.len();
+    let standing = rolling.recalled.clone().unwrap_or_else(|| Standing::of(&sagas.iter().map(Saga::plan)));
     let sizes = batch_sizes(&rolling.spec.batches, total);
     let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
     let mut state = State {
@@ -63,8 +65,12 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
         committed: Vec::new(),
         failures: rolling.failed_before,
         stopped: None,
+        standing,
         outcome: Outcome::default(),
     };
+    if let Err(stop) = state.standing.open(&rolling.shared, &mut sagas).await {
+        state.of_run(stop);
+    }
     let mut waiting = sagas.into_iter();
     let count = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
     for (number, size) in (1u32..).zip(sizes) {
@@ -85,7 +91,7 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
         }
         let hosts = batch.iter().map(|saga| saga.name().clone()).collect();
         rolling.shared.events.emit(None, None, EventKind::BatchStarted { batch: number, of: count, hosts });
-        one_batch(rolling, &mut state, number, batch).await;
+        one_batch(rolling, &mut state, (number, count), batch).await;
         let done = u32::try_from(state.results.len()).unwrap_or(u32::MAX);
         let hosts_total = u32::try_from(total).unwrap_or(u32::MAX);
         rolling.shared.events.emit(
@@ -100,6 +106,7 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
             }
         }
     }
+    after_all(rolling, &mut state).await;
     let mut outcome = state.outcome;
     let place: HashMap<HostName, usize> = order.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
     state.results.sort_by_key(|result| place.get(&result.host).copied().unwrap_or(usize::MAX));
@@ -107,42 +114,8 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
     outcome
 }
 
-/// The steps for the whole run that stand before everything else: no host is touched before they have passed.
-async fn opening(rolling: &Rolling, sagas: &mut [Saga]) -> Result<(), Stop> {
-    while let Some(step) = batch::barrier_of(sagas) {
-        let all_there = sagas.iter().all(|saga| saga.barrier().is_some_and(|own| own.id == step.id));
-        if step.once != Once::Run || !all_there {
-            break;
-        }
-        let changes = sagas.iter().any(Saga::changes);
-        let done = batch::barrier(&rolling.shared, sagas, &step, changes).await;
-        done.map_err(|stop| Stop { reason: format!("step {}: {}", step.id, stop.reason), ..stop })?;
-        sagas.iter_mut().for_each(Saga::pass_barrier);
-    }
-    Ok(())
-}
-
-/// Ends a run whose first steps did not pass. A run that goes on may have touched hosts before: they go back.
-async fn not_opened(rolling: &Rolling, sagas: Vec<Saga>, stop: Stop) -> Outcome {
-    let cancelled = stop.kind == StopKind::Cancelled;
-    let mut outcome = Outcome { failed: !cancelled, interrupted: cancelled, ..Outcome::default() };
-    let reason = stop.reason;
-    outcome.hosts = back(rolling, sagas, |saga| {
-        let reason = reason.clone();
-        async move {
-            if saga.touched() {
-                saga.undo_with_rest(&format!("taken back with the rest: {reason}")).await
-            } else {
-                saga.spare(HostStatus::Skipped, Some(format!("not begun: {reason}"))).await
-            }
-        }
-    })
-    .await;
-    outcome
-}
-
 /// One batch, to its settled end.
-async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec<Saga>) {
+async fn one_batch(rolling: &Rolling, state: &mut State, (number, count): (u32, u32), batch: Vec<Saga>) {
     let seeds: HashMap<HostName, Seed> =
         batch.iter().map(|saga| (saga.name().clone(), Seed::of(saga, number))).collect();
     let mut up = batch;
@@ -163,9 +136,22 @@ async fn one_batch(rolling: &Rolling, state: &mut State, number: u32, batch: Vec
             return;
         }
         let Some(step) = batch::barrier_of(&up) else { break };
-        if let Err(stop) = batch::barrier(&rolling.shared, &mut up, &step, changes).await {
-            let reason = format!("step {}: {}", step.id, stop.reason);
-            let stop = Stop { kind: stop.kind, reason };
+        let passed = if step.once == Once::Run {
+            // A rollout that was stopped has no batch after this one.
+            let last = number == count || state.stopped.is_some();
+            let needed = changes || state.left_new();
+            match state.standing.at(step.id.index, last) {
+                Some(step) => {
+                    let passed = state.standing.run(&rolling.shared, &mut up, &step, needed).await;
+                    passed.inspect_err(|stop| state.of_run(stop.clone()))
+                }
+                None => Ok(()),
+            }
+        } else {
+            let idle = (!changes).then_some("no host of the batch changes");
+            batch::barrier(&rolling.shared, &mut up, &step, idle).await
+        };
+        if let Err(stop) = passed {
             let fallen = up.into_iter().map(|saga| Fallen { saga, stop: stop.clone() }).collect();
             let none = fell(rolling, state, Vec::new(), fallen).await;
             debug_assert!(none.is_empty(), "nobody stands after a failed barrier");
@@ -219,7 +205,42 @@ fn watcher(rolling: &Rolling, before: u32) -> impl Fn(&Stop) + Clone + Send + Sy
     }
 }
 
+/// Steps at the end of the playbook that stand for the run, when no host of the last batch was left to wait at them: what
+/// was let go before is to be verified all the same. After a stop they are passed over, and that is said.
+async fn after_all(rolling: &Rolling, state: &mut State) {
+    for step in state.standing.after_all() {
+        if let Some(reason) = rolling.stopped_before().or_else(|| state.stopped.clone()) {
+            passed_over(&rolling.shared, &step, &reason);
+            continue;
+        }
+        let needed = state.left_new();
+        if let Err(stop) = state.standing.run(&rolling.shared, &mut [], &step, needed).await {
+            state.of_run(stop);
+            if state.outcome.failed && rolling.spec.on_failure == OnFailure::RollbackAll {
+                roll_back_committed(rolling, state).await;
+            }
+        }
+    }
+}
+
 impl State {
+    /// A step that stands for the run did not succeed. That is no failure of single hosts, so no budget bears it.
+    fn of_run(&mut self, stop: Stop) {
+        if stop.kind == StopKind::Cancelled {
+            self.outcome.interrupted = true;
+            self.stopped.get_or_insert_with(|| "stopped by the operator".to_owned());
+            return;
+        }
+        self.outcome.failed = true;
+        self.stopped.get_or_insert(stop.reason);
+    }
+
+    /// Whether the run has left a host on the new credential.
+    fn left_new(&self) -> bool {
+        let new = |result: &HostResult| result.status == HostStatus::Changed;
+        self.standing.new_before || self.results.iter().any(new)
+    }
+
     fn fail(&mut self, rolling: &Rolling, host: &HostName) {
         self.failures += 1;
         self.outcome.failed = true;
@@ -324,6 +345,9 @@ where
 async fn roll_back_committed(rolling: &Rolling, state: &mut State) {
     let reason = state.stopped.clone().unwrap_or_default();
     let reason = format!("taken back with the rest: {reason}");
+    if rolling.spec.on_failure == OnFailure::RollbackAll {
+        state.outcome.all_back = Some(reason.clone());
+    }
     let mut committed = std::mem::take(&mut state.committed);
     while let Some(last) = committed.iter().map(|host| host.batch).max() {
         let (now, rest): (Vec<Settling>, Vec<Settling>) = committed.into_iter().partition(|host| host.batch == last);

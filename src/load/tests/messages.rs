@@ -99,6 +99,16 @@ prove = {{ secret = "token" }}
     ))
 );
 say!(
+    once_for_the_run_in_the_middle,
+    about_playbook(&format!(
+        "{HEAD}[rollout]\nbatches = [1, '100%']\n[[steps]]\nname = 'first'\nonce = 'run'\nwait = {{ for = '1s' }}\n\
+         [[steps]]\nname = 'host'\nbackup = {{ path = '/x' }}\n\
+         [[steps]]\nname = 'middle'\nonce = 'run'\nwait = {{ for = '1s' }}\n\
+         [[steps]]\nname = 'batch'\nonce = 'batch'\nwait = {{ for = '1s' }}\n\
+         [[steps]]\nname = 'last'\nonce = 'run'\nwait = {{ for = '1s' }}\n"
+    ))
+);
+say!(
     templates_that_cannot_work,
     about_playbook(&format!(
         "{HEAD}[[steps]]\nname = 'a'\nwhen = '{{{{ x }}}}'\ncommand = {{ run = 'echo \"{{{{ x }}}}\"', undo = 'b {{{{ ' }}\n\

@@ -175,6 +175,8 @@ pub(super) fn result(said: &Said, number: usize) -> &serde_json::Value {
 pub(super) struct Playbook {
     /// Keys of `[rollout]`.
     pub(super) rollout: String,
+    /// Steps before all others.
+    pub(super) first: String,
     /// Steps after the backup and before the token is placed.
     pub(super) early: String,
     /// Steps after the restart.
@@ -185,11 +187,11 @@ impl Playbook {
     /// Canary, a quarter, the rest.
     pub(super) fn new(rollout: &str) -> Self {
         let rollout = format!("batches = [1, \"25%\", \"100%\"]\nguard = \"off\"\n{rollout}");
-        Self { rollout, early: String::new(), late: String::new() }
+        Self { rollout, first: String::new(), early: String::new(), late: String::new() }
     }
 
     fn text(&self, sandbox: &Sandbox) -> String {
-        let Self { rollout, early, late } = self;
+        let Self { rollout, first, early, late } = self;
         let token = sandbox.dir().join("new-token");
         format!(
             r#"name = "Rotate"
@@ -201,6 +203,7 @@ from = "file"
 path = "{token}"
 [rollout]
 {rollout}
+{first}
 [[steps]]
 name = "backup"
 backup = {{ path = "{{{{ token_file }}}}" }}

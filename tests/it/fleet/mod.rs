@@ -6,5 +6,6 @@
 mod away;
 mod bench;
 mod common;
+mod once;
 mod rerun;
 mod scopes;
