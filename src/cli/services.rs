@@ -1,6 +1,6 @@
 //! The environment's servers, as steps see them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
@@ -19,6 +19,8 @@ use crate::step::{Proved, ServiceError, Services, Verified};
 /// The forge, if the inventory names one, who issues the run's token, and plain HTTP.
 pub(super) struct Servers {
     forge: Option<ForgeClient>,
+    /// What it said when it did not accept us. It would say so to every host: it is not asked again.
+    refused: OnceLock<String>,
     issuer: Option<Arc<InfisicalIssuer>>,
     /// Fingerprints of credentials that others use too.
     shared: Vec<String>,
@@ -63,7 +65,7 @@ impl Servers {
 
     /// No servers: for what asks none.
     pub(super) fn none() -> Self {
-        Self { forge: None, issuer: None, shared: Vec::new() }
+        Self { forge: None, refused: OnceLock::new(), issuer: None, shared: Vec::new() }
     }
 
     fn forge(&self) -> Result<&ForgeClient, ServiceError> {
@@ -118,7 +120,17 @@ impl Services for Servers {
     ) -> BoxFuture<'a, Result<Verified, ServiceError>> {
         Box::pin(async move {
             let mut say = |news: Progress| progress(news.to_string());
-            let published = self.forge()?.verify_publish(spec, &mut say, cancel).await.map_err(|error| told(&error))?;
+            if let Some(refused) = self.refused.get() {
+                let message = format!("the forge is not asked again, it had said: {refused}");
+                return Err(ServiceError { message, auth: true });
+            }
+            let published = self.forge()?.verify_publish(spec, &mut say, cancel).await.map_err(|error| {
+                let why = told(&error);
+                if error.is_auth() {
+                    let _ = self.refused.set(why.message.clone());
+                }
+                why
+            })?;
             let tasks = published.jobs.iter().filter_map(|job| job.task).collect();
             let runners = published.jobs.iter().filter_map(|job| job.runner.clone()).collect();
             Ok(Verified { detail: published.to_string(), tasks, runners })

@@ -399,15 +399,24 @@ impl Saga {
         }
     }
 
+    /// Whether another step may begin.
+    ///
+    /// # Errors
+    /// When the rollout or the operator has said no.
+    pub fn begins(&self) -> Result<(), Stop> {
+        if self.shared.halt.is_cancelled() {
+            return Err(Stop::new(StopKind::Cancelled, "stopped before its next step"));
+        }
+        Ok(())
+    }
+
     /// Runs the host's steps up to the next barrier or the end.
     ///
     /// # Errors
     /// The first step that does not succeed; the steps after it are not begun.
     pub async fn advance(&mut self) -> Result<(), Stop> {
         while let Some(step) = self.plan.steps.get(self.next).filter(|step| step.once == Once::Host).cloned() {
-            if self.shared.halt.is_cancelled() {
-                return Err(Stop::new(StopKind::Cancelled, "stopped before its next step"));
-            }
+            self.begins()?;
             self.one(&step).await?;
             self.next += 1;
         }

@@ -99,10 +99,16 @@ pub(super) async fn advance(
         async move {
             let arrival = all_there.arrival();
             let fork = working.acquire_owned().await;
-            let result = match saga.prepare().await {
-                Ok(()) => saga.advance().await,
-                Err(stop) => Err(stop),
+            let result = async {
+                saga.begins()?;
+                saga.prepare().await?;
+                saga.advance().await
             };
+            let result = result.await;
+            // At once: who is still at work learns that there is no use in going on.
+            if let Err(stop) = &result {
+                on_fall(stop);
+            }
             drop((fork, arrival));
             // Who is early waits for the others, and says so to its host.
             let stopped = result.as_ref().is_err_and(|stop| stop.kind == StopKind::Lost);
@@ -111,10 +117,7 @@ pub(super) async fn advance(
             }
             match result {
                 Ok(()) => Ok(saga),
-                Err(stop) => {
-                    on_fall(&stop);
-                    Err(Fallen { saga, stop })
-                }
+                Err(stop) => Err(Fallen { saga, stop }),
             }
         }
     })

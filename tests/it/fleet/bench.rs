@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use keyswap::sandbox::{BreakRestart, HostFacts, RunnerFiles, Sandbox, SandboxHost, SandboxOptions};
+use keyswap::sandbox::forge::{Ending, Outcome, Setup, StandIn, Version};
+use keyswap::sandbox::{BreakRestart, ForgeAccess, HostFacts, RunnerFiles, Sandbox, SandboxHost, SandboxOptions};
 
 use crate::support::runner_host::{AtWork, Said};
 
@@ -47,9 +49,32 @@ impl Stand {
 impl Fleet {
     /// So many hosts; those in `broken` have a runner that does not come up with another token.
     pub(super) fn start(hosts: usize, broken: &[usize]) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let break_restart: BTreeMap<_, _> = broken.iter().map(|number| (*number, BreakRestart::AtOnce)).collect();
-        let options = SandboxOptions { break_restart, ..SandboxOptions::default() };
+        Self::on(Self::runtime(), hosts, SandboxOptions { break_restart, ..SandboxOptions::default() })
+    }
+
+    /// With a forge whose runs succeed.
+    pub(super) fn with_forge(hosts: usize) -> (Self, StandIn) {
+        let runtime = Self::runtime();
+        let setup = Setup::new(Version::Forgejo(15), "test-token-forge-fleet");
+        let soon = |_: &_| Outcome::new(Ending::Success).after(Duration::from_millis(50));
+        let forge = runtime.block_on(StandIn::start(setup, soon)).unwrap();
+        let access = ForgeAccess {
+            url: forge.url(),
+            token: "test-token-forge-fleet".into(),
+            repo: "owner/repo".to_owned(),
+            workflow: "docker-publish.yml".to_owned(),
+            git_ref: "main".to_owned(),
+            image: None,
+        };
+        (Self::on(runtime, hosts, SandboxOptions { forge: Some(access), ..SandboxOptions::default() }), forge)
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    }
+
+    fn on(runtime: tokio::runtime::Runtime, hosts: usize, options: SandboxOptions) -> Self {
         let sandbox = runtime.block_on(Sandbox::start(hosts, options)).unwrap();
         let before = sandbox.hosts().iter().map(|host| sandbox.facts(host)).collect();
         Self { sandbox: Some(sandbox), runtime, before }

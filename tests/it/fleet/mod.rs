@@ -7,5 +7,6 @@ mod away;
 mod bench;
 mod common;
 mod once;
+mod refused;
 mod rerun;
 mod scopes;

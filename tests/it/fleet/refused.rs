@@ -1,0 +1,50 @@
+//! A forge that stops accepting us in the middle of a rollout.
+
+use keyswap::sandbox::forge::{Fault, FaultKind};
+
+use super::bench::{Fleet, Playbook, Stand, words};
+use crate::support::runner_host::Said;
+
+const FORKS: usize = 2;
+
+/// Twelve hosts in batches of 1, 8 and 3, each verified by itself; the forge takes the first batch's run and refuses
+/// every other one. Many failures would be borne.
+fn refused(status: u16, scope: &str) -> (Fleet, Said) {
+    let (fleet, forge) = Fleet::with_forge(12);
+    let mut playbook = Playbook::new(&format!("max_failures = 12\non_failure = \"{scope}\""));
+    playbook.rollout = playbook.rollout.replace("[1, \"25%\", \"100%\"]", "[1, 8, 3]");
+    let verify = r#"repo = "owner/repo", workflow = "docker-publish.yml", ref = "main", timeout = "20s""#;
+    playbook.late = format!("[[steps]]\nname = \"verify\"\nverify-publish = {{ {verify} }}\n");
+    forge.fault(Fault::once("POST", "/dispatches", FaultKind::Status(status)).times(100).after(1));
+    let said = fleet.run(&playbook, &["--forks", &FORKS.to_string()]);
+
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    let requests = forge.requests();
+    let asked =
+        requests.iter().filter(|request| request.starts_with("POST") && request.contains("/dispatches")).count();
+    // One for the first batch; then whoever was at it when the forge first said no.
+    assert!((2..=1 + FORKS).contains(&asked), "asked {asked} times: {}", said.all());
+    assert!(
+        words(&said).starts_with("changed ") && words(&said).ends_with(" skipped skipped skipped"),
+        "{}",
+        said.all()
+    );
+    (fleet, said)
+}
+
+#[test]
+fn the_first_403_stops_the_rollout_and_every_host_of_the_batch_goes_back() {
+    let (fleet, said) = refused(403, "rollback-host");
+    fleet.assert("N OOOOOOOO UUU", &said);
+    assert_eq!(words(&said).matches("rolled-back").count(), 8, "{}", said.all());
+}
+
+#[test]
+fn the_first_401_stops_those_of_the_batch_too_that_have_not_begun() {
+    let (fleet, said) = refused(401, "rollback-batch");
+    let stands: Vec<_> = (1..=12).map(|number| fleet.stand(number).unwrap()).collect();
+    assert_eq!((stands[0], stands[1]), (Stand::New, Stand::Old), "{}", said.all());
+    assert!(stands[2..9].iter().all(|stand| matches!(stand, Stand::Old | Stand::Untouched)), "{}", said.all());
+    assert!(stands[2..9].contains(&Stand::Untouched), "nobody begins any more: {}", said.all());
+    assert_eq!(stands[9..], [Stand::Untouched; 3], "{}", said.all());
+}
