@@ -174,6 +174,7 @@ async fn whole(
     );
     let forks = usize::from(args.reach.forks);
     let mut found = rollout::preflight(shared, selected.hosts.clone(), forks).await;
+    let readers = rollout::look_around(&mut found, forks).await;
     if shared.cancel.is_cancelled() {
         return Ok(nothing_done(selected, events, found, "stopped by the operator", true).await);
     }
@@ -192,6 +193,7 @@ async fn whole(
     }
     warn_of_the_old(session, events, &found);
     warn_of_reboots(selected, events, &found);
+    warn_of_readers(events, &readers);
     if args.check {
         return Ok(checked(events, found, changes).await);
     }
@@ -320,6 +322,15 @@ fn warn_of_reboots(selected: &Selected, events: &Sink, found: &Preflight) {
             None,
             format!("the guard ends with a reboot on {without} {hosts}: nothing there would start it (no systemd, no cron, or no root)"),
         );
+    }
+}
+
+/// Who can read the state directory can read the old credential and the way back.
+fn warn_of_readers(events: &Sink, readers: &[(HostName, String)]) {
+    if let Some((host, why)) = readers.first() {
+        let others = readers.len() - 1;
+        let hosts = if others == 0 { host.to_string() } else { format!("{host} and {others} more") };
+        events.warn(None, format!("jobs could read what keyswap keeps on {hosts}: {why}"));
     }
 }
 

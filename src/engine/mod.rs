@@ -9,6 +9,7 @@
 mod jobs;
 mod manifest;
 mod mend;
+mod room;
 mod saga;
 mod settle;
 mod work;

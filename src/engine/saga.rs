@@ -30,6 +30,8 @@ pub struct Saga {
     pub(super) notes: Vec<String>,
     /// What the plan was made from, where it must be made anew: a secret was still to come.
     draft: Option<Box<Draft>>,
+    /// The runners' processes, as they were seen at the first look.
+    pub(super) runners: Vec<u32>,
 }
 
 /// What a plan is made from.
@@ -145,6 +147,8 @@ impl Saga {
             return Opened::Held { reason };
         }
         let planned = step::plan(&shared.run, steps, &looks, &found, &shared.values);
+        let pid = |fact: &Fact| if let Fact::Service(service) = fact { service.pid } else { None };
+        let runners = found.iter().filter_map(pid).collect();
         let draft = shared.values.waits().then(|| Box::new(Draft { steps: steps.to_vec(), looks, found }));
         match planned {
             Ok(plan) => {
@@ -162,6 +166,7 @@ impl Saga {
                     prepared: false,
                     armed: false,
                     draft,
+                    runners,
                 }))
             }
             Err(refusals) => {
@@ -225,6 +230,7 @@ impl Saga {
             prepared,
             armed: prepared,
             draft: None,
+            runners: Vec::new(),
         })
     }
 

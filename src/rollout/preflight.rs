@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::batch::each;
+use super::batch::{each, side_by_side};
 use crate::engine::{Opened, Saga, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
@@ -151,6 +151,33 @@ pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: us
     }
     one_name_a_machine(&mut found);
     found
+}
+
+/// Looks around on hosts that are ready and are to be changed: those without room for the way back are refused before
+/// anything is touched. Gives back why, for each of the others whose jobs could read what keyswap keeps there.
+pub async fn look_around(found: &mut Preflight, forks: usize) -> Vec<(HostName, String)> {
+    let sagas = std::mem::take(&mut found.ready);
+    let (looked, lost) = side_by_side(sagas, forks, |mut saga| async move {
+        let said = saga.look_around().await;
+        (saga, said)
+    })
+    .await;
+    let refused =
+        |host: HostName, reason: String| Spared { host, status: HostStatus::Failed, held: false, kind: None, reason };
+    let mut readers = Vec::new();
+    for (saga, said) in looked {
+        match said {
+            Ok(reader) => {
+                readers.extend(reader.map(|why| (saga.name().clone(), why)));
+                found.ready.push(saga);
+            }
+            Err(reason) => found.spared.push(refused(saga.name().clone(), reason)),
+        }
+    }
+    let lost =
+        lost.into_iter().map(|host| refused(host, "keyswap itself failed while it looked at this host".to_owned()));
+    found.spared.extend(lost);
+    readers
 }
 
 /// Two names may lead to one machine, whose state can hold one run at a time. Until their work can be done one after the

@@ -104,8 +104,8 @@ fn backup_fails() {
                 );
             },
             playbook: Playbook::rotate,
-            shows: Shows::Preparing,
-            says: "cannot write in /var/lib/keyswap",
+            shows: Shows::Before,
+            says: "too little room in /var/lib/keyswap",
         },
         Case {
             what: "the state directory belongs to somebody else",
@@ -138,7 +138,7 @@ fn backup_fails() {
 fn state_fills_up(option: fn(u32) -> String) {
     let host = RunnerHost::start();
     let (before, runner) = (host.picture(), host.runner());
-    let mut in_the_act = 0;
+    let (mut in_the_act, mut refused) = (0, 0);
     for budget in 1..60 {
         host.sh(&format!(
             "mkdir -p -m 700 /var/lib/keyswap && mount -t tmpfs -o {},mode=700 tmpfs /var/lib/keyswap",
@@ -146,10 +146,23 @@ fn state_fills_up(option: fn(u32) -> String) {
         ));
         let said = host.rotate(&Playbook::rotate().without("verify"), &[]);
         if said.code == Some(0) {
-            assert!(in_the_act > 2, "{in_the_act} failures in an act: {}", said.all());
+            assert!(
+                in_the_act > 2 && refused > 0,
+                "{in_the_act} failures in an act, {refused} refused: {}",
+                said.all()
+            );
             return;
         }
-        said.assert(2, "rolled-back", "rolled-back");
+        if said.host()["status"] == "failed" {
+            // Too little even for what is known before: nothing was touched.
+            said.assert(2, "failed", "failed");
+            let reason = said.host()["reason"].as_str().unwrap();
+            assert!(reason.contains("in /var/lib/keyswap: at least"), "{}", said.all());
+            assert!(host.exec("test ! -e /var/lib/keyswap/cas").status.success(), "{}", said.all());
+            refused += 1;
+        } else {
+            said.assert(2, "rolled-back", "rolled-back");
+        }
         in_the_act += usize::from(!said.steps().is_empty());
         before.assert_same(&host.picture(), &said);
         let facts = |runner: &Runner| (runner.pointer.clone(), runner.token.clone());

@@ -9,4 +9,5 @@ mod common;
 mod once;
 mod refused;
 mod rerun;
+mod room;
 mod scopes;
