@@ -1,8 +1,7 @@
 //! A second operator whose state directory is empty settles the first one's run, by what the host recorded.
 
-use std::process::Command;
-
 use std::fs;
+use std::process::Command;
 
 use super::bench::{Bench, Controller, Stand};
 use super::sweep::{Row, sweep};
