@@ -11,7 +11,7 @@ use crate::journal::{Record, ReopenCommand, RunState};
 use crate::model::HostName;
 use crate::plan::RunPlan;
 use crate::rollout::{finish, go_on, is_open, same_secrets};
-use crate::step::{Values, Work};
+use crate::step::Values;
 
 pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, CliError> {
     if args.back_args.from.from_hosts {
@@ -63,10 +63,7 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     let store = session.store()?;
     let operator = session.operator();
     let (journal, state) = store.reopen(&plan.run, "resume", &operator)?;
-    let needs_forge = plan
-        .hosts
-        .iter()
-        .any(|planned| planned.plan.steps.iter().any(|step| matches!(step.work, Work::VerifyPublish(_))));
+    let needs_forge = plan.hosts.iter().any(|planned| planned.plan.steps.iter().any(|step| step.work.asks_forge()));
     let servers = Servers::new(&plan.services, needs_forge, &session.sources, &session.redactor).await?;
     let record = Record::RunReopened { command: ReopenCommand::Resume, by: operator };
     journal.append(None, record).await?;

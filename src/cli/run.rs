@@ -116,7 +116,7 @@ async fn servers(session: &Session, selected: &Selected) -> Result<Servers, CliE
     let sources = tokens.into_iter().flatten().flat_map(|service| [&service.token, &service.client_secret]);
     session.sources.environment().withhold_sources(sources.flatten());
     let mut steps = selected.hosts.iter().flat_map(|(_, steps)| steps).filter(|step| step.enabled);
-    let needs_forge = steps.any(|step| matches!(step.action, Action::VerifyPublish(_)));
+    let needs_forge = steps.any(|step| matches!(step.action, Action::VerifyPublish(_) | Action::AssertNotStored(_)));
     Servers::new(services, needs_forge, &session.sources, &session.redactor).await
 }
 

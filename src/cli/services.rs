@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CliError;
 use super::token::Issuing;
-use crate::model::{self, Http, VerifyPublish};
+use crate::model::{self, AssertNotStored, Http, VerifyPublish};
 use crate::remote::{Relay, Way};
 use crate::secret::{Redactor, SecretValue, Sources};
 use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress};
@@ -134,6 +134,21 @@ impl Services for Servers {
             let tasks = published.jobs.iter().filter_map(|job| job.task).collect();
             let runners = published.jobs.iter().filter_map(|job| job.runner.clone()).collect();
             Ok(Verified { detail: published.to_string(), tasks, runners })
+        })
+    }
+
+    fn not_stored<'a>(&'a self, spec: &'a AssertNotStored) -> BoxFuture<'a, Result<String, ServiceError>> {
+        Box::pin(async move {
+            let stored = self.forge()?.stored_names(&spec.repo).await.map_err(|error| told(&error))?;
+            let found =
+                spec.names.iter().flat_map(|name| stored.places(name).map(move |place| format!("{name} is a {place}")));
+            let found: Vec<String> = found.collect();
+            if !found.is_empty() {
+                return Err(ServiceError { message: format!("the forge keeps it: {}", found.join(", ")), auth: true });
+            }
+            let unseen = stored.unseen.join("; ");
+            let unseen = if unseen.is_empty() { unseen } else { format!("; not looked at: {unseen}") };
+            Ok(format!("no secret and no variable of {} is called {}{unseen}", spec.repo, spec.names.join(" or ")))
         })
     }
 

@@ -437,7 +437,14 @@ impl Saga {
         let outcome = loop {
             let outcome = self.work(step).await;
             // Only what leaves nothing behind is tried again.
-            let again = matches!(step.work, Work::Peek { .. } | Work::Wait { .. } | Work::Http(_) | Work::Prove { .. });
+            let again = match step.work {
+                Work::Peek { .. }
+                | Work::Wait { .. }
+                | Work::Http(_)
+                | Work::Prove { .. }
+                | Work::AssertNotStored(_) => true,
+                Work::Nothing | Work::Act { .. } | Work::VerifyPublish(_) => false,
+            };
             match &outcome {
                 Err(stop) if stop.kind == StopKind::Failed && again && tries < step.retries => tries += 1,
                 _ => break outcome,
@@ -510,6 +517,7 @@ impl Saga {
             Work::Wait { until: WaitFor::Time(_), .. }
             | Work::Http(_)
             | Work::VerifyPublish(_)
+            | Work::AssertNotStored(_)
             | Work::Prove { .. } => {
                 let shared = self.shared.clone();
                 controllers_work(&shared, std::slice::from_mut(self), step).await

@@ -40,6 +40,10 @@ pub async fn controllers_work(
             };
             prove(shared, (host.as_ref(), sagas), step, (secret, value)).await
         }
+        Work::AssertNotStored(spec) => {
+            let looked = keep_alive(sagas, shared.services.not_stored(spec)).await;
+            Ok((StepStatus::Ok, looked.map_err(stop)?))
+        }
         Work::Http(spec) => {
             let answered = keep_alive(sagas, shared.services.http(spec)).await;
             Ok((StepStatus::Ok, answered.map_err(stop)?))

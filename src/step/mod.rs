@@ -19,8 +19,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Action, CredentialState, Fingerprint, Http, Once, RemotePath, SecretName, Step, StepRef, StepStatus, VerifyPublish,
-    WaitFor,
+    Action, AssertNotStored, CredentialState, Fingerprint, Http, Once, RemotePath, SecretName, Step, StepRef,
+    StepStatus, VerifyPublish, WaitFor,
 };
 use crate::remote::{Act, Fact, HostCondition, UndoRecord, in_undo_order};
 
@@ -143,6 +143,8 @@ pub enum Work {
     Http(Http),
     /// Publishes through the forge, from the controller.
     VerifyPublish(VerifyPublish),
+    /// Looks that names are not among what the forge gives to jobs, from the controller.
+    AssertNotStored(AssertNotStored),
     /// Looks what a secret can read.
     Prove {
         /// Which.
@@ -151,6 +153,12 @@ pub enum Work {
 }
 
 impl Work {
+    /// Whether it needs the forge.
+    #[must_use]
+    pub fn asks_forge(&self) -> bool {
+        matches!(self, Self::VerifyPublish(_) | Self::AssertNotStored(_))
+    }
+
     /// Whether it is done by the controller alone, so that it can stand for a batch or the run.
     #[must_use]
     pub fn is_controllers(&self) -> bool {
@@ -159,6 +167,7 @@ impl Work {
             Self::Nothing
                 | Self::Http(_)
                 | Self::VerifyPublish(_)
+                | Self::AssertNotStored(_)
                 | Self::Prove { .. }
                 | Self::Wait { until: WaitFor::Time(_), .. }
         )
@@ -321,7 +330,11 @@ impl Planner<'_> {
                     Work::Prove { secret: prove.secret.clone() },
                 ))
             }
-            Action::AssertNotStored(_) | Action::Approve(_) => {
+            Action::AssertNotStored(spec) => Ok(Planned::check(
+                format!("looks that the jobs of {} are given no {}", spec.repo, spec.names.join(", ")),
+                Work::AssertNotStored(spec.clone()),
+            )),
+            Action::Approve(_) => {
                 Err(No::because(format!("this version of keyswap cannot do `{}` yet", step.action.key())))
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Http, ProofRow, VerifyPublish};
+use crate::model::{AssertNotStored, Http, ProofRow, VerifyPublish};
 use crate::remote::Way;
 use crate::secret::SecretValue;
 
@@ -23,6 +23,17 @@ pub trait Services: Send + Sync {
         progress: &'a (dyn Fn(String) + Send + Sync),
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Verified, ServiceError>>;
+
+    /// Looks that the forge gives none of these names to the jobs of a repository. Changes nothing.
+    ///
+    /// Says in a line where it looked, and where nobody can.
+    ///
+    /// # Errors
+    /// When one of them is there, or the repository's own secrets cannot be listed.
+    fn not_stored<'a>(&'a self, _spec: &'a AssertNotStored) -> BoxFuture<'a, Result<String, ServiceError>> {
+        let message = "there is no forge to ask".to_owned();
+        Box::pin(async { Err(ServiceError { message, auth: true }) })
+    }
 
     /// Asks an HTTP server; says in a line what it answered.
     fn http<'a>(&'a self, spec: &'a Http) -> BoxFuture<'a, Result<String, ServiceError>>;

@@ -86,3 +86,25 @@ fn a_runner_that_lost_the_pointer_during_the_run_proves_nothing() {
     let said = work.end();
     assert_taken_back(&host, &said, "the runner no longer has the new credential");
 }
+
+#[test]
+fn a_registry_token_among_the_forges_secrets_is_found() {
+    let host = RunnerHost::start();
+    let step = "once = \"run\"\nassert-not-stored = { repo = \"owner/repo\", names = [\"REGISTRY_TOKEN\"] }";
+    let playbook = Playbook::rotate().before("backup", "not stored", step);
+    let said = host.rotate(&playbook, &[]);
+    said.assert(0, "succeeded", "changed");
+    assert!(
+        said.stdout.contains("is called REGISTRY_TOKEN; not looked at: "),
+        "what nobody can list is said: {}",
+        said.all()
+    );
+    host.say(&["rollback"]).assert(0, "rolled-back", "rolled-back");
+
+    host.store_secret("registry_token");
+    let before = host.picture();
+    let said = host.rotate(&playbook, &[]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.stdout.contains("REGISTRY_TOKEN is a secret of the repository"), "{}", said.all());
+    before.assert_same(&host.picture(), &said);
+}

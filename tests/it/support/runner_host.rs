@@ -157,6 +157,12 @@ impl RunnerHost {
         *self.ending.lock().unwrap() = ending;
     }
 
+    /// Gives the repository a secret of this name.
+    pub(crate) fn store_secret(&self, name: &str) {
+        let _in = self.runtime.enter();
+        self.forge.with_repo(|repo| repo.secrets.push(name.to_owned()));
+    }
+
     /// How many runs were dispatched.
     pub(crate) fn dispatched(&self) -> usize {
         let _in = self.runtime.enter();
