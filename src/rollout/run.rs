@@ -80,8 +80,11 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
             state.outcome.interrupted = true;
         }
         if let Some(reason) = &state.stopped {
-            let reason = format!("not begun: {reason}");
-            for saga in batch {
+            let (why, reason) = (reason.clone(), format!("not begun: {reason}"));
+            // Of a run that is gone on with, hosts may have been in its midst: they are not left so.
+            let (begun, waiting): (Vec<Saga>, Vec<Saga>) = batch.into_iter().partition(Saga::touched);
+            state.results.extend(undo_others(rolling, begun, Some(&why)).await);
+            for saga in waiting {
                 state.results.push(saga.spare(HostStatus::Skipped, Some(reason.clone())).await);
             }
             continue;
