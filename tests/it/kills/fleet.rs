@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use keyswap::model::Fingerprint;
-use keyswap::sandbox::{Sandbox, SandboxOptions};
+use keyswap::sandbox::{BreakRestart, Sandbox, SandboxOptions};
 
 use super::bench::Controller;
 use crate::support::runner_host::Said;
@@ -76,5 +76,38 @@ fn a_second_operator_settles_a_fleet_with_a_silent_host() {
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert_eq!(words(&said), ["rolled-back", "ok", "ok", "ok"], "{}", said.all());
     (0..4).for_each(|at| is(at, &old));
+    runtime.block_on(sandbox.stop()).unwrap();
+}
+
+#[test]
+fn a_resumed_run_that_stops_leaves_no_host_in_its_midst() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    // The second host's runner does not come up again: the first of those that the resumed run works on.
+    let broken = [(2, BreakRestart::AtOnce)].into_iter().collect();
+    let options = SandboxOptions { break_restart: broken, ..SandboxOptions::default() };
+    let sandbox = runtime.block_on(Sandbox::start(4, options)).unwrap();
+    let home = sandbox.dir().to_owned();
+    let begun = |at: usize| sandbox.hosts()[at].dir().join("state/runs").exists();
+
+    let run = ["run", "playbook.toml", "-i", "inventory.toml", "--yes"];
+    let mut first = Controller::start(keyswap(&home, "first"), &run, Some("journal:29:before"));
+    assert!(first.stops(), "{}", first.end().all());
+    first.kill();
+    assert!((0..4).all(begun), "all of the second batch is in its midst");
+    wait_until("the dead controller's sessions are gone", || {
+        !sandbox.hosts().iter().any(|host| held_alive(host.dir()))
+    });
+
+    let said = Controller::start(keyswap(&home, "first"), &["resume"], None).end();
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert_eq!(words(&said)[1..], ["rolled-back", "rolled-back", "rolled-back"], "{}", said.all());
+    for host in &sandbox.hosts()[1..] {
+        let facts = sandbox.facts(host);
+        let token = facts.runner.and_then(|runner| runner.token);
+        assert_eq!([facts.pointed_at, token], [Some(sandbox.old_token().clone()), Some(sandbox.old_token().clone())]);
+    }
+    let again = Controller::start(keyswap(&home, "first"), &["resume"], None).end();
+    assert_eq!(again.code, Some(0), "{}", again.all());
+    assert!(again.stdout.contains("there is nothing to resume"), "{}", again.all());
     runtime.block_on(sandbox.stop()).unwrap();
 }
