@@ -155,6 +155,12 @@ impl Case {
         if ended.code == 0 && !settled_somehow && self.setting.hosts == 1 {
             wrong.push(format!("invariant 2: {life:?} exits 0 and the host is neither old nor new"));
         }
+        if ended.code == 0 && life == Life::Rollback && !all_old {
+            wrong.push("invariant 2: a rollback exits 0 and not every host is old".to_owned());
+        }
+        if ended.code == 0 && life == Life::Back && controllers.state().needs_settling() {
+            wrong.push("invariant 2: `resume --back` exits 0 and leaves something to settle".to_owned());
+        }
         if let RunPhase::Finished(RunStatus::Succeeded) = controllers.state().phase
             && !all_new
         {
