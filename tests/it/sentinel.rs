@@ -367,6 +367,8 @@ fn refuses_a_trace_with_a_hole() {
     ] {
         assert!(parse(line.as_bytes()).is_err(), "{why}");
     }
+    let hidden = b"7 ???( <unfinished ...>\n7 <... execve resumed>) = 0\n";
+    assert!(parse(hidden).is_err(), "a start whose arguments were not shown");
     let fine = "7 execve(\"/bin/true\", [\"true\"], [] <unfinished ...>\n8 execveat(3, \"\", [\"\\1\\0012\\x41\"], NULL, \
                 AT_EMPTY_PATH) = 0\n7 <... execve resumed>) = 0\n7 +++ exited with 0 +++\n\
                 9 ???( <detached ...>\n";

@@ -11,7 +11,7 @@ use crate::remote::{Answer, BusyFact, Fact, Host, Op, Probe};
 
 /// Waits at a fifo without a child; `job` and `done` start and end one.
 const PROGRAM: &str = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\n[ -s pid ] || echo $$ >pid\n: >up\n\
-    while read -r word <orders; do case $word in\n\
+    while :; do read -r word <orders || continue; case $word in\n\
     job) sleep 300 & job=$!; : >busy ;;\n\
     done) kill \"$job\"; wait \"$job\" 2>/dev/null; rm -f busy ;;\nesac; done\n";
 

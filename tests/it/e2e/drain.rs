@@ -8,7 +8,7 @@ const CONTROL_FILE: &str = "/usr/local/sbin/jobctl";
 
 /// A daemon that is called like the real one, and has a process below it only while it works on a job.
 const PROGRAM: &str = "#!/bin/sh\ncd \"$HOME\" || exit 1\necho $$ >pid\n: >up\n\
-    while read -r word <orders; do case $word in\n\
+    while :; do read -r word <orders || continue; case $word in\n\
     job) sleep 300 & job=$!; echo \"$job\" >busy ;;\n\
     done) kill \"$job\"; wait \"$job\" 2>/dev/null; rm -f busy ;;\nesac; done\n";
 

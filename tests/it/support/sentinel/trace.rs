@@ -196,9 +196,15 @@ fn is_loose(pid: u32) -> bool {
 /// Reads strace's log.
 pub(crate) fn parse(log: &[u8]) -> Result<Vec<Start>, String> {
     let mut starts = Vec::new();
+    let mut unnamed = std::collections::BTreeSet::new();
     let lines = log.split(|&b| b == b'\n').enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        starts.extend(parse_line(line).map_err(|what| {
+        let parsed = match unnamed_call(line, &mut unnamed) {
+            Ok(true) => continue,
+            Ok(false) => parse_line(line),
+            Err(what) => Err(what),
+        };
+        starts.extend(parsed.map_err(|what| {
             format!(
                 "line {} of the trace: {what}: {}",
                 number + 1,
@@ -209,15 +215,28 @@ pub(crate) fn parse(log: &[u8]) -> Result<Vec<Start>, String> {
     Ok(starts)
 }
 
+/// Whether the line begins a call whose name strace never saw: it came, or went, in the middle of it. Such a call must not
+/// turn out to be a program start, whose arguments would be missing.
+fn unnamed_call(line: &[u8], unnamed: &mut std::collections::BTreeSet<u32>) -> Result<bool, String> {
+    let mut rest = Rest(line);
+    let Some(pid) = rest.number() else { return Ok(false) };
+    rest.skip_blanks();
+    if rest.takes("???(") {
+        unnamed.insert(pid);
+        return Ok(true);
+    }
+    let was = unnamed.remove(&pid);
+    if was && rest.takes("<... execve") {
+        return Err("a program start that was not shown".to_owned());
+    }
+    Ok(false)
+}
+
 fn parse_line(line: &[u8]) -> Result<Option<Start>, String> {
     let mut rest = Rest(line);
     let pid = rest.number().ok_or("no process id")?;
     rest.skip_blanks();
     if rest.takes("<... ") || rest.takes("+++ ") || rest.takes("--- ") {
-        return Ok(None);
-    }
-    // A process that strace let go outside of any call that it was asked to show.
-    if rest.takes("???( <detached") || rest.takes("????( <detached") {
         return Ok(None);
     }
     let at = rest.takes("execveat(");
