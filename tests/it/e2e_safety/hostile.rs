@@ -123,8 +123,9 @@ fn what_is_planted_at_a_stage_s_place_is_not_followed_by_the_undo() {
         assert_nothing_gained(&host, &before, &inodes, if code == 3 { &["/srv/forgejo-runner"] } else { &[] }, &said);
         if code == 3 {
             host.host.sh(&format!("rm -rf {DATA}/.keyswap-*-old.*"));
-            host.say(&["resume", "--back"]).assert(0, "rolled-back", "rolled-back");
-            before.assert_same(&host.picture(), &said);
+            let settled = host.say(&["resume", "--back"]);
+            settled.assert(0, "rolled-back", "rolled-back");
+            before.assert_same(&host.picture(), &settled);
         }
     }
 }
