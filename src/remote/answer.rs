@@ -76,6 +76,10 @@ pub enum Fact {
     Service(ServiceFact),
     /// To [`super::Probe::Backups`], oldest first.
     Backups(Vec<BackupFact>),
+    /// To [`super::Probe::Room`].
+    Room(RoomFact),
+    /// To [`super::Probe::Reach`].
+    Reach(ReachFact),
     /// To [`super::Probe::Busy`].
     Busy(BusyFact),
     /// To [`super::Probe::Task`]: the tasks that the log names; `None` when there is no log to read.
@@ -194,6 +198,41 @@ pub struct BackupFact {
     pub fingerprint: Fingerprint,
     /// A `restore` has put it back before.
     pub restored: bool,
+}
+
+/// What is free on a file system, for the user that keyswap works as there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomFact {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes; `None`: the file system counts none.
+    pub inodes: Option<u64>,
+    /// The file system's id: directories with the same one share what is free.
+    pub system: String,
+}
+
+/// What a process can reach of its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReachFact {
+    /// Its user.
+    pub uid: u32,
+    /// Its groups.
+    pub groups: Vec<u32>,
+    /// It sees the host's own files, not a container's.
+    pub here: bool,
+    /// The sockets of container engines that it sees.
+    pub sockets: Vec<SocketFact>,
+}
+
+/// Who may write to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketFact {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// Whether a runner works on a job.

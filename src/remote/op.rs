@@ -166,6 +166,16 @@ pub enum Probe {
         /// Its path.
         path: RemotePath,
     },
+    /// What is free on a directory's file system.
+    Room {
+        /// The directory; if it is not there, the nearest one above it counts.
+        dir: String,
+    },
+    /// What a process can reach of the host.
+    Reach {
+        /// Which.
+        pid: u32,
+    },
     /// Whether a runner works on a job.
     Busy {
         /// Which runner.

@@ -211,6 +211,8 @@ fn probe_call(n: usize, probe: &Probe) -> String {
             call("ks_probe", [&n, "ks_look_service", &n, kind, a, b, key, value, content])
         }
         Probe::Backups { path } => call("ks_probe", [&n, "ks_look_backups", &n, path.as_str()]),
+        Probe::Room { dir } => call("ks_probe", [&n, "ks_look_room", &n, dir]),
+        Probe::Reach { pid } => call("ks_probe", [&n, "ks_look_reach", &n, &pid.to_string()]),
         Probe::Busy { how } => {
             let [kind, a, b, _] = service_words(how);
             call("ks_probe", [&n, "ks_look_busy", &n, kind, a, b])

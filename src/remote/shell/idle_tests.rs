@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::tests::{SHELLS, host, remote};
+use super::tests::{SHELLS, ask, remote};
 use crate::model::RestartHow;
-use crate::remote::{Answer, BusyFact, Fact, Host, Op, Probe};
+use crate::remote::{BusyFact, Fact, Probe};
 
 /// Waits at a fifo without a child; `job` and `done` start and end one.
 const PROGRAM: &str = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\n[ -s pid ] || echo $$ >pid\n: >up\n\
@@ -70,14 +70,6 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-async fn ask(shell: &[&str], probe: Probe) -> Fact {
-    let state = tempfile::tempdir().unwrap();
-    let mut host = host(shell, &state.path().join("state")).await;
-    let Answer::Facts(mut facts) = host.call(&Op::Look(vec![probe]), None).await.unwrap() else { panic!() };
-    Box::new(host).close().await;
-    facts.pop().unwrap()
 }
 
 async fn busy(shell: &[&str], program: &Program) -> BusyFact {

@@ -13,6 +13,8 @@ mod host;
 mod idle_tests;
 mod parse;
 pub(crate) mod quote;
+#[cfg(test)]
+mod room_tests;
 mod survey;
 #[cfg(test)]
 mod survey_tests;

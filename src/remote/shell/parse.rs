@@ -6,7 +6,8 @@ use super::survey;
 use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
     Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore,
-    FileFact, HostFacts, NowFact, Op, Probe, RecordedRun, Revealed, ServiceFact, Undone, UndoneRecord,
+    FileFact, HostFacts, NowFact, Op, Probe, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact,
+    Undone, UndoneRecord,
 };
 
 /// One line of an answer.
@@ -234,6 +235,8 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                 mine(tag).next().ok_or_else(|| broken(&format!("probe {n} was not answered with `{tag}`")))
             };
             Ok(match probe {
+                Probe::Room { .. } => Fact::Room(room(first("room")?)?),
+                Probe::Reach { .. } => Fact::Reach(reach(first("reach")?)?),
                 Probe::Busy { .. } => {
                     let line = first("busy")?;
                     Fact::Busy(BusyFact {
@@ -292,6 +295,35 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
             })
         })
         .collect()
+}
+
+fn room(line: &Line) -> Result<RoomFact, CallError> {
+    let number = |key: &str| {
+        line.get(key).parse::<u64>().map_err(|_| broken(&format!("`{key}` of `{}` is no number", line.tag)))
+    };
+    Ok(RoomFact {
+        bytes: number("blocks")?.saturating_mul(number("size")?),
+        inodes: (number("of")? > 0).then_some(number("inodes")?),
+        system: line.get("system").to_owned(),
+    })
+}
+
+fn reach(line: &Line) -> Result<ReachFact, CallError> {
+    let groups = line.list("groups").iter().map(|gid| gid.parse()).collect::<Result<_, _>>();
+    let sockets = line.list("sockets").iter().map(|text| socket(text)).collect::<Option<_>>();
+    Ok(ReachFact {
+        uid: line.number("uid")?,
+        groups: groups.map_err(|_| broken("a group that is no number"))?,
+        here: line.get("here") == "yes",
+        sockets: sockets.ok_or_else(|| broken("a socket that cannot be read"))?,
+    })
+}
+
+/// `OWNER.GROUP.MODE`
+fn socket(text: &str) -> Option<SocketFact> {
+    let mut parts = text.split('.');
+    let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some(SocketFact { uid, gid, mode: u32::from_str_radix(parts.next()?, 8).ok()? })
 }
 
 fn service(line: &Line) -> ServiceFact {

@@ -181,6 +181,15 @@ async fn look(host: &mut ShellHost, probes: Vec<Probe>) -> Vec<Fact> {
 }
 
 /// Looks, and makes the acts and the undo of a place, a point and a restart.
+/// One question to a host of its own.
+pub(super) async fn ask(shell: &[&str], probe: Probe) -> Fact {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = host(shell, &state.path().join("state")).await;
+    let fact = look(&mut host, vec![probe]).await.pop().unwrap();
+    Box::new(host).close().await;
+    fact
+}
+
 async fn rotation(host: &mut ShellHost, runner: &Runner, value: &str) -> Rotation {
     let edit = EnvEdit { key: "TOKEN_FILE".into(), value: value.into(), remove: vec!["B".into()] };
     let token = runner.dir.join("data/token");

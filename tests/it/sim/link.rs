@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use keyswap::model::{self, Fingerprint};
 use keyswap::remote::{
     Act, Acted, Active, Answer, BackupFact, BusyFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass,
-    FileBefore, FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ServiceFact, UndoRecord,
-    Unreachable, UnreachableKind,
+    FileBefore, FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ReachFact, RoomFact,
+    ServiceFact, UndoRecord, Unreachable, UnreachableKind,
 };
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -293,6 +293,9 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
                 detail: String::new(),
             })
         }
+        // The simulated disk has room for everything; what runs out of it is shown on real ones.
+        Probe::Room { .. } => Fact::Room(RoomFact { bytes: 1 << 40, inodes: None, system: "simulated".to_owned() }),
+        Probe::Reach { .. } => Fact::Reach(ReachFact { uid: 1000, here: true, ..ReachFact::default() }),
         // The simulated runner is always idle; the real look is the library's own test.
         Probe::Busy { .. } => Fact::Busy(BusyFact { looked: vec!["processes".to_owned()], ..BusyFact::default() }),
         Probe::Task { .. } => Fact::Tasks(None),

@@ -253,3 +253,36 @@ ks_look_backups() {
   done
   set -f
 }
+
+# ks_look_room N DIR: what is free for us on the file system of DIR, or of the nearest directory above it that is there.
+ks_look_room() {
+  local n dir free
+  n=$1 dir=$2
+  case $dir in /*) ;; *) ks_die refused "$dir is no absolute path" ;; esac
+  while [ ! -d "$dir" ]; do dir=${dir%/*} && dir=${dir:-/}; done
+  if [ "$KS_UID" = 0 ]; then free=%f; else free=%a; fi
+  free=$(stat -f -c "$free %S %d %c %i" -- "$dir") || ks_die refused "it cannot be told what is free in $dir"
+  # shellcheck disable=SC2086
+  set -- $free
+  ks_say room n "$n" blocks "$1" size "$2" inodes "$3" of "$4" system "$5"
+}
+
+# ks_look_reach N PID: whose a process is, whether it sees the host's own files, and which container engines' sockets it
+# sees, as OWNER.GROUP.MODE.
+ks_look_reach() {
+  local key first rest uid gid groups here socket seen
+  uid='' gid='' groups='' here=no seen=''
+  while read -r key first rest; do
+    case $key in
+      Uid:) uid=$first ;;
+      Gid:) gid=$first ;;
+      Groups:) groups="$first $rest" ;;
+    esac
+  done <"/proc/$2/status" || ks_die missing "there is no process $2"
+  [ "$(stat -L -c %d.%i "/proc/$2/root/")" != "$(stat -L -c %d.%i /)" ] || here=yes
+  for socket in run/docker.sock var/run/docker.sock run/podman/podman.sock; do
+    socket=/proc/$2/root/$socket
+    [ ! -S "$socket" ] || seen="$seen $(stat -L -c %u.%g.%a -- "$socket")"
+  done
+  ks_say reach n "$1" uid "$uid" groups "$gid $groups" here "$here" sockets "${seen# }"
+}
