@@ -199,6 +199,9 @@ pub(super) struct BackArgs {
     /// How many hosts are worked on at the same time
     #[arg(short, long, default_value_t = 25, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) forks: u16,
+    /// For scripts that say it everywhere: the way back never asks
+    #[arg(short, long)]
+    yes: bool,
 }
 
 #[derive(Debug, ClapArgs)]

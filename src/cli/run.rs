@@ -206,6 +206,7 @@ async fn whole(
             return Err(error);
         }
     }
+    rollout::assign_batches(&selected.playbook.rollout.batches, &mut found.ready);
     let mut shared = begin(session, selected, shared, &found, forks).await?;
     let token = match issuing.filter(|_| changes) {
         Some(issuing) => bring(session, issuing, selected, &mut shared, &mut found.ready, forks).await,
@@ -420,8 +421,6 @@ async fn begin(
 
 /// What the run sets out to do.
 fn run_plan(selected: &Selected, run: &RunId, sagas: &[Saga], forks: usize) -> RunPlan {
-    let sizes = batch_sizes(&selected.playbook.rollout.batches, sagas.len());
-    let mut batches = (1u32..).zip(sizes).flat_map(|(number, size)| std::iter::repeat_n(number, size));
     RunPlan {
         version: VERSION,
         run: run.clone(),
@@ -432,11 +431,7 @@ fn run_plan(selected: &Selected, run: &RunId, sagas: &[Saga], forks: usize) -> R
         services: selected.inventory.services.clone(),
         hosts: sagas
             .iter()
-            .map(|saga| PlannedHost {
-                host: saga.host().clone(),
-                batch: batches.next().unwrap_or(1),
-                plan: saga.plan().clone(),
-            })
+            .map(|saga| PlannedHost { host: saga.host().clone(), batch: saga.batch(), plan: saga.plan().clone() })
             .collect(),
         forks,
         inventory: selected.inventory_name.clone(),

@@ -52,11 +52,11 @@ fn needs(state_dir: &str, undo: &[UndoRecord]) -> BTreeMap<String, Need> {
         need.inodes += 1;
     };
     for record in undo {
-        let (path, before) = match record {
-            UndoRecord::File { path, before, .. } => (path, Some(before.size)),
-            UndoRecord::Env { path, before, .. } => (path, before.as_ref().map(|before| before.size)),
-            UndoRecord::Remove { path, .. } => (path, None),
-            _ => continue,
+        let Some(path) = record.file() else { continue };
+        let before = match record {
+            UndoRecord::File { before, .. } => Some(before.size),
+            UndoRecord::Env { before, .. } => before.as_ref().map(|before| before.size),
+            _ => None,
         };
         add(path.parent(), before.unwrap_or(0));
         if let Some(size) = before {

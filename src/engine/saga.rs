@@ -291,6 +291,14 @@ impl Saga {
             && (has("systemd") || has("cron") || has("crond"))
     }
 
+    /// Where it is: names with one place lead to one machine.
+    #[must_use]
+    pub fn place(&self) -> (String, String, u16, Vec<String>) {
+        let at = &self.host.connection;
+        let jumps = at.jump.iter().map(|jump| jump.name.clone()).collect();
+        (self.facts.machine.clone(), at.address.clone(), at.port, jumps)
+    }
+
     /// Puts it into a batch, counted from 1.
     pub fn set_batch(&mut self, batch: u32) {
         self.batch = batch;

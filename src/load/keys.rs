@@ -79,7 +79,7 @@ impl HostKeys {
                 .word("become", &[("none", Become::None), ("sudo", Become::Sudo), ("doas", Become::Doas)])
                 .value(),
             connect_timeout: reader.positive("connect_timeout").value(),
-            state_dir: text("state_dir", &|text| remote(text).map(drop)),
+            state_dir: text("state_dir", &|text| state_dir(text).map(drop)),
             vars: vars::read_under(reader, "vars"),
         }
     }
@@ -134,7 +134,7 @@ impl HostKeys {
         };
         let (identity_files, known_hosts) = (paths(&self.identity_file), paths(&self.known_hosts));
         let state_dir = match &self.state_dir {
-            Some(dir) => filler.text(dir, remote).map(Some),
+            Some(dir) => filler.text(dir, state_dir).map(Some),
             None => Some(None),
         };
         let timeout = self.connect_timeout.unwrap_or(Duration::from_secs(10));
@@ -155,6 +155,16 @@ impl HostKeys {
 
 fn remote(text: &str) -> Result<RemotePath, Problem> {
     text.parse().map_err(|error: crate::model::BadPath| Problem::new(error.to_string()))
+}
+
+/// A state directory's path also stands in units and crontabs, which have quoting of their own.
+fn state_dir(text: &str) -> Result<RemotePath, Problem> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) {
+        remote(text)
+    } else {
+        Err(Problem::new("may hold only letters, digits and `/`, `.`, `_`, `-`"))
+    }
 }
 
 /// Fills the templates of one host's keys in.

@@ -113,6 +113,15 @@ impl UndoRecord {
         }
     }
 
+    /// The file that it puts back or takes away.
+    #[must_use]
+    pub fn file(&self) -> Option<&RemotePath> {
+        match self {
+            Self::File { path, .. } | Self::Env { path, .. } | Self::Remove { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The kind's word in the host's list.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -7,8 +7,8 @@ use super::batch::{each, side_by_side};
 use crate::engine::{Opened, Saga, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
-use crate::model::{Host, HostName, HostResult, HostStatus, Step};
-use crate::remote::UnreachableKind;
+use crate::model::{Host, HostName, HostResult, HostStatus, RemotePath, Step};
+use crate::remote::{UndoRecord, UnreachableKind};
 
 /// What looking at all hosts found.
 #[derive(Default)]
@@ -180,26 +180,53 @@ pub async fn look_around(found: &mut Preflight, forks: usize) -> Vec<(HostName, 
     readers
 }
 
-/// Two names may lead to one machine, whose state can hold one run at a time. Until their work can be done one after the
-/// other in one run, the second name is refused before anything is changed.
+/// Two names may lead to one machine. A state directory holds one run at a time, so each name needs its own; and what one of
+/// them changes, the other may not: the way back of the first would put back what the second had found.
 fn one_name_a_machine(found: &mut Preflight) {
-    let mut seen: HashMap<(String, String), HostName> = HashMap::new();
+    let mut machines: HashMap<String, Machine> = HashMap::new();
     for saga in std::mem::take(&mut found.ready) {
         let facts = saga.facts();
-        let key = (facts.machine.clone(), facts.state_dir.clone());
         // Without a machine id there is nothing to tell machines apart by; the lock on the host decides.
-        match seen.get(&key).filter(|_| facts.machine != "-") {
-            Some(first) => found.spared.push(Spared {
+        let reason = match facts.machine.as_str() {
+            "-" => None,
+            machine => machines.entry(machine.to_owned()).or_default().refuses(&saga),
+        };
+        match reason {
+            Some(reason) => found.spared.push(Spared {
                 host: saga.name().clone(),
                 status: HostStatus::Failed,
                 held: false,
                 kind: None,
-                reason: format!("{first} and {} are one machine: rotate them in two runs, with --limit", saga.name()),
+                reason,
             }),
-            None => {
-                seen.insert(key, saga.name().clone());
-                found.ready.push(saga);
-            }
+            None => found.ready.push(saga),
         }
+    }
+}
+
+/// What the names of one machine take there, and who took it.
+#[derive(Default)]
+struct Machine {
+    state_dirs: HashMap<String, HostName>,
+    files: HashMap<RemotePath, HostName>,
+}
+
+impl Machine {
+    /// Why a name cannot be worked on beside those before it; else it takes what it needs.
+    fn refuses(&mut self, saga: &Saga) -> Option<String> {
+        let (name, state_dir) = (saga.name(), &saga.facts().state_dir);
+        if let Some(other) = self.state_dirs.get(state_dir) {
+            return Some(format!(
+                "{other} and {name} are one machine and keep their state in one place: give {name} one of its own in \
+                 the inventory (state_dir = \"{state_dir}-{name}\"), or rotate them in two runs, with --limit"
+            ));
+        }
+        let files = || saga.plan().undo.iter().filter_map(UndoRecord::file);
+        if let Some((file, other)) = files().find_map(|file| Some((file, self.files.get(file)?))) {
+            return Some(format!("{other} and {name} are one machine, and both change {file}"));
+        }
+        self.state_dirs.insert(state_dir.clone(), name.clone());
+        self.files.extend(files().map(|file| (file.clone(), name.clone())));
+        None
     }
 }

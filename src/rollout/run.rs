@@ -1,12 +1,12 @@
 //! The rollout itself: batch after batch, until the end or the budget.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Outcome;
 use super::batch::{self, Fallen};
-use super::select::batch_sizes;
+use super::select::assign_batches;
 use super::standing::{Standing, passed_over};
 use crate::engine::{Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
@@ -54,11 +54,15 @@ struct State {
     outcome: Outcome,
 }
 
-/// Works through all hosts. `sagas` are in the run's order; each is given back as a result.
+/// Works through all hosts, batch by batch. `sagas` are in the run's order; each is given back as a result.
+///
+/// A run that goes on keeps the batches that it was planned with.
 pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
     let total = sagas.len();
     let standing = rolling.recalled.clone().unwrap_or_else(|| Standing::of(&sagas.iter().map(Saga::plan)));
-    let sizes = batch_sizes(&rolling.spec.batches, total);
+    if sagas.iter().any(|saga| saga.batch() == 0) {
+        assign_batches(&rolling.spec.batches, &mut sagas);
+    }
     let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
     let mut state = State {
         results: Vec::new(),
@@ -71,10 +75,12 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
     if let Err(stop) = state.standing.open(&rolling.shared, &mut sagas).await {
         state.of_run(stop);
     }
-    let mut waiting = sagas.into_iter();
-    let count = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
-    for (number, size) in (1u32..).zip(sizes) {
-        let mut batch: Vec<Saga> = waiting.by_ref().take(size).collect();
+    let mut batches: BTreeMap<u32, Vec<Saga>> = BTreeMap::new();
+    for saga in sagas {
+        batches.entry(saga.batch()).or_default().push(saga);
+    }
+    let count = batches.keys().next_back().copied().unwrap_or(0);
+    for (number, batch) in batches {
         if state.stopped.is_none() && rolling.shared.cancel.is_cancelled() {
             state.stopped = Some("stopped by the operator".to_owned());
             state.outcome.interrupted = true;
@@ -88,9 +94,6 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
                 state.results.push(saga.spare(HostStatus::Skipped, Some(reason.clone())).await);
             }
             continue;
-        }
-        for saga in &mut batch {
-            saga.set_batch(number);
         }
         let hosts = batch.iter().map(|saga| saga.name().clone()).collect();
         rolling.shared.events.emit(None, None, EventKind::BatchStarted { batch: number, of: count, hosts });

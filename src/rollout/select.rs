@@ -1,6 +1,42 @@
 //! Which hosts stand in which batch.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use crate::engine::Saga;
 use crate::model::BatchSize;
+
+/// Puts every host into its batch, in the run's order. Two names of one machine never stand in one batch, so that work on the
+/// machine is done one after the other: the second waits for a later batch.
+pub fn assign_batches(batches: &[BatchSize], sagas: &mut [Saga]) {
+    let places: Vec<_> = sagas.iter().map(Saga::place).collect();
+    let numbers = cut(batches, &places);
+    for (saga, number) in sagas.iter_mut().zip(numbers) {
+        saga.set_batch(number);
+    }
+}
+
+/// The batch, counted from 1, of each thing, by where it is: what is at a place that the batch has already waits.
+fn cut<K: Eq + Hash>(batches: &[BatchSize], places: &[K]) -> Vec<u32> {
+    let sizes = batch_sizes(batches, places.len());
+    let last = sizes.last().copied();
+    let mut sizes = sizes.into_iter().chain(std::iter::repeat(last.unwrap_or(1)));
+    let mut numbers = vec![0; places.len()];
+    for number in 1u32.. {
+        let mut taken = HashSet::new();
+        let mut left = sizes.next().unwrap_or(1);
+        for (slot, place) in numbers.iter_mut().zip(places).filter(|(slot, _)| **slot == 0) {
+            if left > 0 && taken.insert(place) {
+                *slot = number;
+                left -= 1;
+            }
+        }
+        if !numbers.contains(&0) {
+            break;
+        }
+    }
+    numbers
+}
 
 /// The sizes of the batches for `total` hosts; their sum is `total`. The last size repeats.
 ///
@@ -26,6 +62,16 @@ pub fn batch_sizes(batches: &[BatchSize], total: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_place_is_worked_on_by_one_batch_after_the_other() {
+        use BatchSize::{Count, Percent};
+        assert_eq!(cut(&[Count(1), Percent(50), Percent(100)], &[1, 2, 3, 4]), [1, 2, 2, 3]);
+        assert_eq!(cut(&[Percent(100)], &["a", "b", "a", "c", "a"]), [1, 1, 2, 1, 3]);
+        assert_eq!(cut(&[Count(2)], &["a", "a", "b", "c"]), [1, 2, 1, 2], "the next one that can, in order");
+        assert_eq!(cut(&[], &[0; 3]), [1, 2, 3]);
+        assert_eq!(cut::<u8>(&[Count(1)], &[]), [0; 0]);
+    }
 
     #[test]
     fn sizes_follow_serial() {

@@ -8,4 +8,5 @@ mod failures;
 mod late_prepare;
 mod publish;
 mod rotation;
+mod two_names;
 mod way_back;

@@ -239,10 +239,12 @@ fn rounds(
     attack: impl Fn() -> bool + Sync,
     check: impl Fn(&Said),
 ) {
-    let until = Instant::now() + Duration::from_secs(5);
+    let start = Instant::now();
+    // On a busy machine the attacker comes too late more often than not: it is given time to succeed.
+    let (usual, longest) = (Duration::from_secs(5), Duration::from_secs(90));
     let (mut round, mut made) = (0, 0);
     let (before, inodes) = (host.picture(), inodes(host));
-    while round < 4 || Instant::now() < until {
+    while round < 4 || start.elapsed() < usual || (made < least && start.elapsed() < longest) {
         reset(host, round);
         let began = Instant::now();
         let (said, attacks) = under_attack(&attack, || host.rotate(&playbooks[round % playbooks.len()], &[]));

@@ -13,6 +13,15 @@ ks_guard_install() {
   ks_boot_hook
 }
 
+# ks_hook_name: sets KS_HOOK_NAME, the name of this state directory's start at boot. Each has its own: two inventory names
+# of one machine keep their state apart. Letters, digits and dashes alone: cron passes over a file with a dot in its name.
+ks_hook_name() {
+  KS_HOOK_NAME=keyswap-guard
+  [ "$K" = /var/lib/keyswap ] && return 0
+  KS_HOOK_NAME=$(printf %s "$K" | sha256sum)
+  KS_HOOK_NAME=keyswap-guard-${KS_HOOK_NAME%"${KS_HOOK_NAME#????????????}"}
+}
+
 # ks_boot_hook: has the watcher started at boot. Sets KS_HOOK to how: systemd, cron or none.
 ks_boot_hook() {
   local dir
@@ -20,14 +29,15 @@ ks_boot_hook() {
   [ "$KS_UID" = 0 ] || return 0
   # State in another place is a sandbox's or a test's: it does not outlive its machine, and leaves the system alone.
   case $K in /var/lib/*) ;; *) return 0 ;; esac
+  ks_hook_name
   if [ -d /run/systemd/system ]; then
     dir=/etc/systemd/system
     mkdir -p "$dir/multi-user.target.wants" &&
-      printf '[Unit]\nDescription=keyswap: put this host back if its run was cut off\nAfter=local-fs.target\n\n[Service]\nType=simple\nKillMode=process\nExecStart=/bin/sh %s/guard.sh\n' "$K" >"$dir/keyswap-guard.service" &&
-      ln -sf ../keyswap-guard.service "$dir/multi-user.target.wants/keyswap-guard.service" &&
-      sync "$dir/keyswap-guard.service" "$dir" "$dir/multi-user.target.wants" && KS_HOOK=systemd
+      printf '[Unit]\nDescription=keyswap: put this host back if its run was cut off\nAfter=local-fs.target\n\n[Service]\nType=simple\nKillMode=process\nExecStart=/bin/sh %s/guard.sh\n' "$K" >"$dir/$KS_HOOK_NAME.service" &&
+      ln -sf "../$KS_HOOK_NAME.service" "$dir/multi-user.target.wants/$KS_HOOK_NAME.service" &&
+      sync "$dir/$KS_HOOK_NAME.service" "$dir" "$dir/multi-user.target.wants" && KS_HOOK=systemd
   elif [ -d /etc/cron.d ] && { command -v crond || command -v cron; } >/dev/null 2>&1; then
-    printf '@reboot root /bin/sh %s/guard.sh\n' "$K" >/etc/cron.d/keyswap-guard && sync /etc/cron.d/keyswap-guard /etc/cron.d && KS_HOOK=cron
+    printf '@reboot root /bin/sh %s/guard.sh\n' "$K" >"/etc/cron.d/$KS_HOOK_NAME" && sync "/etc/cron.d/$KS_HOOK_NAME" /etc/cron.d && KS_HOOK=cron
   fi
 }
 
@@ -35,7 +45,9 @@ ks_boot_hook() {
 ks_guard_remove() {
   [ "$KS_UID" = 0 ] || return 0
   case $K in /var/lib/*) ;; *) return 0 ;; esac
-  rm -f /etc/systemd/system/multi-user.target.wants/keyswap-guard.service /etc/systemd/system/keyswap-guard.service /etc/cron.d/keyswap-guard
+  ks_hook_name
+  rm -f "/etc/systemd/system/multi-user.target.wants/$KS_HOOK_NAME.service" "/etc/systemd/system/$KS_HOOK_NAME.service" \
+    "/etc/cron.d/$KS_HOOK_NAME"
 }
 
 # ks_guard_alive: a watcher runs.
