@@ -79,14 +79,18 @@ fn a_second_operator_settles_a_fleet_with_a_silent_host() {
     runtime.block_on(sandbox.stop()).unwrap();
 }
 
-#[test]
-fn a_resumed_run_that_stops_leaves_no_host_in_its_midst() {
+/// The outcome for the second batch, whose first host fails when the run goes on, and which of its hosts end new.
+fn resumed_and_stopped(on_failure: &str, expected: [&str; 3]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     // The second host's runner does not come up again: the first of those that the resumed run works on.
     let broken = [(2, BreakRestart::AtOnce)].into_iter().collect();
     let options = SandboxOptions { break_restart: broken, ..SandboxOptions::default() };
     let sandbox = runtime.block_on(Sandbox::start(4, options)).unwrap();
     let home = sandbox.dir().to_owned();
+    let playbook = home.join("playbook.toml");
+    let text = std::fs::read_to_string(&playbook).unwrap();
+    assert!(text.contains("\"rollback-host\""), "{text}");
+    std::fs::write(&playbook, text.replace("\"rollback-host\"", &format!("\"{on_failure}\""))).unwrap();
     let begun = |at: usize| sandbox.hosts()[at].dir().join("state/runs").exists();
 
     let run = ["run", "playbook.toml", "-i", "inventory.toml", "--yes"];
@@ -100,14 +104,25 @@ fn a_resumed_run_that_stops_leaves_no_host_in_its_midst() {
 
     let said = Controller::start(keyswap(&home, "first"), &["resume"], None).end();
     assert_eq!(said.code, Some(2), "{}", said.all());
-    assert_eq!(words(&said)[1..], ["rolled-back", "rolled-back", "rolled-back"], "{}", said.all());
-    for host in &sandbox.hosts()[1..] {
+    assert_eq!(words(&said)[1..], expected, "{}", said.all());
+    for (host, status) in sandbox.hosts()[1..].iter().zip(expected) {
         let facts = sandbox.facts(host);
         let token = facts.runner.and_then(|runner| runner.token);
-        assert_eq!([facts.pointed_at, token], [Some(sandbox.old_token().clone()), Some(sandbox.old_token().clone())]);
+        let wanted = if status == "changed" { sandbox.new_token() } else { sandbox.old_token() };
+        assert_eq!([facts.pointed_at, token], [Some(wanted.clone()), Some(wanted.clone())], "{}", said.all());
     }
     let again = Controller::start(keyswap(&home, "first"), &["resume"], None).end();
     assert_eq!(again.code, Some(0), "{}", again.all());
     assert!(again.stdout.contains("there is nothing to resume"), "{}", again.all());
     runtime.block_on(sandbox.stop()).unwrap();
+}
+
+#[test]
+fn a_resumed_run_that_stops_takes_back_the_batch_that_it_was_cut_off_in() {
+    resumed_and_stopped("rollback-batch", ["rolled-back"; 3]);
+}
+
+#[test]
+fn a_resumed_run_that_stops_leaves_no_host_in_its_midst() {
+    resumed_and_stopped("rollback-host", ["rolled-back", "changed", "changed"]);
 }
