@@ -24,6 +24,8 @@ pub(super) struct Servers {
     issuer: Option<Arc<InfisicalIssuer>>,
     /// Fingerprints of credentials that others use too.
     shared: Vec<String>,
+    /// The inventory's names for fingerprints.
+    known: Vec<(String, String)>,
 }
 
 impl Servers {
@@ -59,13 +61,14 @@ impl Servers {
         Self {
             issuer: issuing.map(|issuing| Arc::clone(&issuing.issuer)),
             shared: shared.map(|known| known.fingerprint.clone()).collect(),
+            known: inventory.known.iter().map(|(name, known)| (name.clone(), known.fingerprint.clone())).collect(),
             ..self
         }
     }
 
     /// No servers: for what asks none.
     pub(super) fn none() -> Self {
-        Self { forge: None, refused: OnceLock::new(), issuer: None, shared: Vec::new() }
+        Self { forge: None, refused: OnceLock::new(), issuer: None, shared: Vec::new(), known: Vec::new() }
     }
 
     fn forge(&self) -> Result<&ForgeClient, ServiceError> {
@@ -142,13 +145,24 @@ impl Services for Servers {
             let stored = self.forge()?.stored_names(&spec.repo).await.map_err(|error| told(&error))?;
             let found =
                 spec.names.iter().flat_map(|name| stored.places(name).map(move |place| format!("{name} is a {place}")));
-            let found: Vec<String> = found.collect();
+            let mut found: Vec<String> = found.collect();
+            for (known, fingerprint) in &self.known {
+                let holders = stored.holders(fingerprint);
+                found.extend(holders.map(|(name, place)| format!("{known} is the value of {name}, a {place}")));
+            }
             if !found.is_empty() {
                 return Err(ServiceError { message: format!("the forge keeps it: {}", found.join(", ")), auth: true });
             }
             let unseen = stored.unseen.join("; ");
             let unseen = if unseen.is_empty() { unseen } else { format!("; not looked at: {unseen}") };
-            Ok(format!("no secret and no variable of {} is called {}{unseen}", spec.repo, spec.names.join(" or ")))
+            let values = match self.known.len() {
+                0 => {
+                    "values of variables were not compared: the inventory knows no credential ([known.NAME])".to_owned()
+                }
+                known => format!("no variable holds one of the {known} credentials that the inventory knows"),
+            };
+            let names = spec.names.join(" or ");
+            Ok(format!("no secret and no variable of {} is called {names}; {values}{unseen}", spec.repo))
         })
     }
 

@@ -79,7 +79,7 @@ pub struct Repo {
     pub jobs: Vec<String>,
     /// Names of stored secrets.
     pub secrets: Vec<String>,
-    /// Names of stored variables.
+    /// Names of stored variables. Each holds `value of ` and its name.
     pub variables: Vec<String>,
 }
 
@@ -177,6 +177,10 @@ pub struct World {
     pub runs: Vec<Run>,
     /// The packages.
     pub packages: Vec<Package>,
+    /// Whether containers can be pulled from the host: the registry has an endpoint of its own.
+    pub registry: bool,
+    /// What the registry serves for every tag instead of what was pushed: another digest, or nothing (empty).
+    pub registry_lies: Option<String>,
     /// Names of the organisation's secrets and variables; `None`: the owner is a user.
     pub organisation: Option<(Vec<String>, Vec<String>)>,
     next: u64,
@@ -191,6 +195,8 @@ impl World {
             repos: Vec::new(),
             runs: Vec::new(),
             packages: Vec::new(),
+            registry: true,
+            registry_lies: None,
             organisation: None,
             next: 1000,
         }

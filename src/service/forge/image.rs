@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::registry::Served;
 use super::run::RunView;
 use super::{ForgeClient, NotReady, VerifyError, wire};
 use crate::service::http::{HttpError, Method, Request, clean};
@@ -40,6 +41,8 @@ pub struct ImageProof {
     pub before: Option<Pushed>,
     /// What is there now.
     pub after: Pushed,
+    /// The registry itself serves it. `Err`: why it could not be asked.
+    pub served: Result<(), String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +77,18 @@ impl Image {
         }
         // The registry keeps names and tags in lower case.
         Ok(Self { owner: owner.to_lowercase(), name: name.to_lowercase(), tag: tag.to_lowercase() })
+    }
+}
+
+impl Image {
+    /// The parts of its path in the registry, without the tag.
+    pub(super) fn path(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.owner.as_str()).chain(self.name.split('/'))
+    }
+
+    /// Its tag.
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
     }
 }
 
@@ -132,7 +147,31 @@ pub(super) fn compare(
         let by = after.by.as_deref().unwrap_or("nobody that the forge names");
         return Err(format!("`{image}` was pushed by {by}, not by {wanted}: another credential was used"));
     }
-    Ok(ImageProof { image: image.to_string(), before, after })
+    let served = Err("it was not asked".to_owned());
+    Ok(ImageProof { image: image.to_string(), before, after, served })
+}
+
+impl ImageProof {
+    /// Takes in what the registry itself says of the tag. `Err` says why that is no proof.
+    pub(super) fn seen_by_the_registry(mut self, served: Served) -> Result<Self, String> {
+        let image = &self.image;
+        match served {
+            Served::Nothing => return Err(format!("`{image}` is listed, but the registry does not serve it")),
+            Served::Unknown(why) => self.served = Err(why),
+            Served::Digest(digest) => {
+                if let Some(listed) = self.after.digest.as_ref().filter(|listed| !listed.eq_ignore_ascii_case(&digest))
+                {
+                    return Err(format!(
+                        "`{image}` is listed with {listed}, but the registry serves {digest}: somebody pushed it again, \
+                         or what stands before the registry answers with an old one"
+                    ));
+                }
+                self.after.digest = Some(digest);
+                self.served = Ok(());
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn is_digest(text: &str) -> bool {

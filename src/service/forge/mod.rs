@@ -10,6 +10,7 @@ mod image;
 mod jobs;
 mod preflight;
 mod progress;
+mod registry;
 mod run;
 mod stored;
 mod target;
@@ -94,7 +95,7 @@ impl Default for ForgeConfig {
 #[derive(Debug)]
 pub struct ForgeClient {
     api: Api,
-    has_token: bool,
+    token: Option<SecretString>,
     config: ForgeConfig,
 }
 
@@ -104,9 +105,8 @@ impl ForgeClient {
     /// # Errors
     /// When the address may not be used, the CA file cannot be read, or the token fits into no header.
     pub fn new(service: &Service, token: Option<SecretString>, config: ForgeConfig) -> Result<Self, HttpError> {
-        let has_token = token.is_some();
-        let auth = token.map_or(Auth::None, Auth::Token);
-        Ok(Self { api: Api::new(service, &auth, config.http.clone())?, has_token, config })
+        let auth = token.clone().map_or(Auth::None, Auth::Token);
+        Ok(Self { api: Api::new(service, &auth, config.http.clone())?, token, config })
     }
 
     /// Asks which server it is.
@@ -126,7 +126,7 @@ impl ForgeClient {
     }
 
     fn need_token(&self) -> Result<(), VerifyError> {
-        if self.has_token { Ok(()) } else { Err(VerifyError::Auth(AuthProblem::NoToken)) }
+        if self.token.is_some() { Ok(()) } else { Err(VerifyError::Auth(AuthProblem::NoToken)) }
     }
 
     /// Asks for something that may not be there.

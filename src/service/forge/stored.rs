@@ -3,10 +3,12 @@
 //! Values of secrets cannot be read by anybody, and secrets of a user cannot be listed at all: what was not looked
 //! at is said, so that nobody takes silence for absence.
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::target::repository;
 use super::{AuthProblem, ForgeClient, VerifyError};
+use crate::model::Fingerprint;
 use crate::service::http::{HttpError, Method, Request, clean};
 
 /// Names that are stored, and what could not be looked at.
@@ -14,6 +16,8 @@ use crate::service::http::{HttpError, Method, Request, clean};
 pub struct StoredNames {
     /// Each name and where it is stored (`secret of the repository`, …).
     pub names: Vec<(String, String)>,
+    /// What the variables among them hold, which anybody with a job may read: by name, place and fingerprint.
+    pub variables: Vec<(String, String, Fingerprint)>,
     /// Places that could not be looked at.
     pub unseen: Vec<String>,
 }
@@ -24,12 +28,25 @@ impl StoredNames {
         let same = move |(stored, _): &&(String, String)| stored.eq_ignore_ascii_case(name);
         self.names.iter().filter(same).map(|(_, place)| place.as_str())
     }
+
+    /// Which variables hold a credential, that is known by at least the first digits of its fingerprint.
+    pub fn holders<'a>(&'a self, fingerprint: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let wanted = fingerprint.strip_prefix("sha256:").unwrap_or(fingerprint).to_ascii_lowercase();
+        let holds = move |(_, _, held): &&(String, String, Fingerprint)| held.hex().starts_with(&wanted);
+        self.variables.iter().filter(holds).map(|(name, place, _)| (name.as_str(), place.as_str()))
+    }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Named {
     name: String,
+    /// A variable's value.
+    #[serde(default)]
+    data: Option<SecretString>,
 }
+
+/// A name in a list, and what it holds where the list says so.
+type Entry = (String, Option<Fingerprint>);
 
 const PAGE: usize = 50;
 /// More than any forge keeps; a bound against a list that never ends.
@@ -69,17 +86,19 @@ impl ForgeClient {
     }
 
     /// All pages of a list of names. `None`: there is no such list.
-    async fn list(&self, base: &[&str], kind: &str) -> Result<Option<Vec<String>>, HttpError> {
+    async fn list(&self, base: &[&str], kind: &str) -> Result<Option<Vec<Entry>>, HttpError> {
         let path = [base, &[kind]].concat();
-        let mut names = Vec::new();
+        let mut names: Vec<Entry> = Vec::new();
         for page in 1..=PAGES {
             let request = Request::new(Method::Get, &path).query("page", &page).query("limit", &PAGE);
             let Some(rows) = self.get_if_there::<Option<Vec<Named>>>(&request).await? else { return Ok(None) };
             let rows = rows.unwrap_or_default();
             let before = names.len();
-            for name in rows.iter().map(|row| clean(&row.name)) {
-                if !names.contains(&name) {
-                    names.push(name);
+            for row in &rows {
+                let name = clean(&row.name);
+                if !names.iter().any(|(known, _)| *known == name) {
+                    let held = row.data.as_ref().map(|data| Fingerprint::of(data.expose_secret().trim().as_bytes()));
+                    names.push((name, held));
                 }
             }
             // Nothing new ends the list: a short page does not, since a server may cap pages lower than asked.
@@ -92,7 +111,10 @@ impl ForgeClient {
 }
 
 impl StoredNames {
-    fn add(&mut self, names: Vec<String>, place: &str) {
-        self.names.extend(names.into_iter().map(|name| (name, place.to_owned())));
+    fn add(&mut self, entries: Vec<Entry>, place: &str) {
+        for (name, held) in entries {
+            self.variables.extend(held.map(|held| (name.clone(), place.to_owned(), held)));
+            self.names.push((name, place.to_owned()));
+        }
     }
 }

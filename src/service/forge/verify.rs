@@ -237,7 +237,10 @@ impl Flight<'_> {
         loop {
             match self.client.pushed(image).await {
                 Ok(after) => {
-                    return compare(image, before, after, self.spec.pushed_by.as_deref(), view).map_err(unverified);
+                    let by = self.spec.pushed_by.as_deref();
+                    let proof = compare(image, before, after, by, view).map_err(unverified)?;
+                    let served = self.client.served(image).await;
+                    return proof.seen_by_the_registry(served).map_err(unverified);
                 }
                 Err(error) if error.is_passing() => {
                     (self.progress)(Progress::Unanswered { reason: error.to_string() });
@@ -339,6 +342,9 @@ fn judge(view: RunView, sent: &Sent) -> Result<RunView, VerifyError> {
 
 fn published(preflight: &Preflight, view: RunView, image: Option<ImageProof>) -> Published {
     let mut notes = preflight.notes.clone();
+    if let Some(Err(why)) = image.as_ref().map(|proof| &proof.served) {
+        notes.push(format!("the image is in the forge's list; the registry itself could not be asked: {why}"));
+    }
     if view.partial {
         notes.push("the server does not show whether all jobs have ended; the image was pushed".to_owned());
     }

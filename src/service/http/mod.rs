@@ -17,6 +17,8 @@ mod text;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
@@ -67,6 +69,13 @@ pub enum Auth {
     Token(SecretString),
     /// `Authorization: Bearer …`.
     Bearer(SecretString),
+    /// `Authorization: Basic …`, as a container registry asks for it.
+    Basic {
+        /// The user's name.
+        user: String,
+        /// The password, or a token in its place.
+        secret: SecretString,
+    },
 }
 
 /// A server, and the credential for it.
@@ -122,12 +131,16 @@ impl Api {
     /// # Errors
     /// When the credential fits into no header.
     pub fn with_auth(&self, auth: &Auth) -> Result<Self, HttpError> {
-        let (scheme, secret) = match auth {
+        let (text, secret) = match auth {
             Auth::None => return Ok(Self { auth: None, ..self.clone() }),
-            Auth::Token(secret) => ("token", secret),
-            Auth::Bearer(secret) => ("Bearer", secret),
+            Auth::Token(secret) => (format!("token {}", secret.expose_secret()), secret),
+            Auth::Bearer(secret) => (format!("Bearer {}", secret.expose_secret()), secret),
+            Auth::Basic { user, secret } => {
+                let pair = Zeroizing::new(format!("{user}:{}", secret.expose_secret()));
+                (format!("Basic {}", Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes())).as_str()), secret)
+            }
         };
-        let text = Zeroizing::new(format!("{scheme} {}", secret.expose_secret()));
+        let text = Zeroizing::new(text);
         let bad =
             |_| HttpError::Setup { reason: "the credential holds characters that no header can carry".to_owned() };
         let mut header = HeaderValue::from_str(&text).map_err(bad)?;

@@ -1,5 +1,7 @@
 //! A publish run that is green and proves nothing: told by what the host says of it.
 
+use keyswap::model::Fingerprint;
+
 use crate::support::runner_host::{
     AtWork, CONTROL_FILE, ENV_FILE, LIVE, Playbook, RunnerHost, SHARED_FILE, Said, TOKEN_FILE, env_text, whole,
 };
@@ -95,13 +97,38 @@ fn a_registry_token_among_the_forges_secrets_is_found() {
     let said = host.rotate(&playbook, &[]);
     said.assert(0, "succeeded", "changed");
     assert!(
-        said.stdout.contains("is called REGISTRY_TOKEN; not looked at: "),
+        said.stdout.contains("is called REGISTRY_TOKEN; values of variables were not compared: the inventory knows no")
+            && said.stdout.contains("; not looked at: secrets and variables of a user"),
         "what nobody can list is said: {}",
         said.all()
     );
     host.say(&["rollback"]).assert(0, "rolled-back", "rolled-back");
 
-    host.store_secret("registry_token");
+    // Under another name, as a variable: known by its fingerprint alone.
+    let held = Fingerprint::of(b"value of PUSH_WITH").short();
+    let inventory = host.controller().join("inventory.toml");
+    let known =
+        format!("{}\n[known.registry-pat]\nfingerprint = \"{held}\"\n", std::fs::read_to_string(&inventory).unwrap());
+    std::fs::write(&inventory, known).unwrap();
+    host.with_forge(|repo| repo.variables.push("PUSH_WITH".to_owned()));
+    let said = host.rotate(&playbook, &[]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(
+        said.stdout.contains("registry-pat is the value of PUSH_WITH, a variable of the repository"),
+        "{}",
+        said.all()
+    );
+    host.with_forge(|repo| repo.variables.clear());
+    let said = host.rotate(&playbook, &[]);
+    said.assert(0, "succeeded", "changed");
+    assert!(
+        said.stdout.contains("no variable holds one of the 1 credentials that the inventory knows"),
+        "{}",
+        said.all()
+    );
+    host.say(&["rollback"]).assert(0, "rolled-back", "rolled-back");
+
+    host.with_forge(|repo| repo.secrets.push("registry_token".to_owned()));
     let before = host.picture();
     let said = host.rotate(&playbook, &[]);
     assert_eq!(said.code, Some(2), "{}", said.all());

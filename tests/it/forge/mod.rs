@@ -376,8 +376,17 @@ async fn an_answer_that_names_an_older_run_is_not_believed() {
 
 /// Somebody else's runs appear between the mark and the dispatch, whose answer is then lost.
 async fn among_others(others: &[(&str, &str, &str, &str)], inputs: &[(&str, &str)]) -> Result<Published, VerifyError> {
+    among_others_where("nonce", others, inputs).await
+}
+
+/// The same, where the workflow declares this input.
+async fn among_others_where(
+    declared: &str,
+    others: &[(&str, &str, &str, &str)],
+    inputs: &[(&str, &str)],
+) -> Result<Published, VerifyError> {
     let forge = ending(Version::Forgejo(15), Ending::Success).await;
-    forge.with_repo(|repo| repo.inputs = vec!["nonce".to_owned()]);
+    forge.with_repo(|repo| repo.inputs = vec![declared.to_owned()]);
     forge.with_repo(|repo| {
         repo.branches.insert("dev".to_owned(), "d4".repeat(20));
     });
@@ -390,7 +399,7 @@ async fn among_others(others: &[(&str, &str, &str, &str)], inputs: &[(&str, &str
             let repo = world.repos[0].clone();
             for (workflow, git_ref, event, actor) in others {
                 let id = world.add_run(&repo, workflow, git_ref, event, actor);
-                let theirs = BTreeMap::from([("nonce".to_owned(), "theirs".to_owned())]);
+                let theirs = BTreeMap::from([(declared.to_owned(), "theirs".to_owned())]);
                 world.run_mut(id).unwrap().dispatched.inputs = theirs;
             }
         }
@@ -421,6 +430,9 @@ async fn ours_is_told_from_others_or_not_at_all() {
     assert!(outcome.is_ok(), "{outcome:?}");
     let outcome = among_others(&[twin], &[]).await;
     assert!(matches!(outcome, Err(VerifyError::Untold { .. })), "{outcome:?}");
+    // A workflow that declares our nonce gets one, and by it the run is ours.
+    let outcome = among_others_where("keyswap_nonce", &[twin], &[]).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a green run proves: the image, the runner, the names that are stored.
 
-use keyswap::model::VerifyPublish;
+use keyswap::model::{Fingerprint, VerifyPublish};
 use keyswap::sandbox::forge::{Ending, Fault, FaultKind, Outcome, Version};
 use keyswap::service::forge::{Forge, NotReady, VerifyError};
 
@@ -45,6 +45,30 @@ async fn a_green_run_without_a_push_does_not_count() {
         let (outcome, _) = verify(&forge, &with_image()).await;
         assert!(matches!(outcome, Err(VerifyError::Unverified { .. })), "{outcome:?}");
     }
+}
+
+#[tokio::test]
+async fn what_the_registry_serves_must_be_what_was_pushed() {
+    let pushing = |_: &_| Outcome::success().pushing(IMAGE, &digest("b"));
+    let forge = stand_in(Version::Forgejo(15), pushing).await;
+    let served = verify(&forge, &with_image()).await.0.unwrap().image.unwrap().served;
+    assert_eq!(served, Ok(()));
+    let asked = |what: &str| forge.requests().iter().any(|request| request.starts_with(what));
+    assert!(asked("HEAD /v2/owner/name/manifests/latest") && asked("GET /v2/token?"), "{:?}", forge.requests());
+
+    for (lie, said) in [(digest("c"), "the registry serves sha256:cccc"), (String::new(), "does not serve it")] {
+        let forge = stand_in(Version::Gitea(26), pushing).await;
+        forge.world().registry_lies = Some(lie);
+        let (outcome, _) = verify(&forge, &with_image()).await;
+        let Err(VerifyError::Unverified { reason, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains(said), "{reason}");
+    }
+
+    let forge = stand_in(Version::Forgejo(11), pushing).await;
+    forge.world().registry = false;
+    let published = verify(&forge, &with_image()).await.0.unwrap();
+    assert!(published.image.unwrap().served.is_err());
+    assert!(published.notes.iter().any(|note| note.contains("could not be asked")), "{:?}", published.notes);
 }
 
 #[tokio::test]
@@ -95,6 +119,9 @@ async fn stored_names_are_listed_and_what_is_not_seen_is_said() {
     assert_eq!(stored.places("secret_119").collect::<Vec<_>>(), ["secret of the repository"]);
     assert_eq!(stored.places("REGISTRY_USER").collect::<Vec<_>>(), ["variable of the repository"]);
     assert_eq!(stored.places("REGISTRY_TOKEN").count(), 0);
+    let held = Fingerprint::of(b"value of REGISTRY_USER").short();
+    assert_eq!(stored.holders(&held).collect::<Vec<_>>(), [("REGISTRY_USER", "variable of the repository")]);
+    assert_eq!(stored.holders(&Fingerprint::of(b"value of another").short()).count(), 0);
     assert_eq!(stored.unseen.len(), 1, "{:?}", stored.unseen);
 
     forge.world().organisation = Some((vec!["REGISTRY_TOKEN".to_owned()], Vec::new()));

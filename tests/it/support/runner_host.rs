@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use keyswap::model::Fingerprint;
-use keyswap::sandbox::forge::{DispatchedRun, Ending, Outcome, Setup, StandIn, Version};
+use keyswap::sandbox::forge::{DispatchedRun, Ending, Outcome, Repo, Setup, StandIn, Version};
 use sha2::{Digest, Sha256};
 
 use super::real_host::{Builder, RealHost};
@@ -157,10 +157,10 @@ impl RunnerHost {
         *self.ending.lock().unwrap() = ending;
     }
 
-    /// Gives the repository a secret of this name.
-    pub(crate) fn store_secret(&self, name: &str) {
+    /// Changes what the forge keeps for the repository.
+    pub(crate) fn with_forge(&self, change: impl FnOnce(&mut Repo)) {
         let _in = self.runtime.enter();
-        self.forge.with_repo(|repo| repo.secrets.push(name.to_owned()));
+        self.forge.with_repo(change);
     }
 
     /// How many runs were dispatched.
