@@ -11,7 +11,7 @@ use super::token::Issuing;
 use crate::model::{self, AssertNotStored, Http, VerifyPublish};
 use crate::remote::{Relay, Way};
 use crate::secret::{Redactor, SecretValue, Sources};
-use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress};
+use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress, RunnerState};
 use crate::service::http::probe;
 use crate::service::infisical::{InfisicalIssuer, Issuer, Proof};
 use crate::step::{Proved, ServiceError, Services, Verified};
@@ -137,6 +137,13 @@ impl Services for Servers {
             let tasks = published.jobs.iter().filter_map(|job| job.task).collect();
             let runners = published.jobs.iter().filter_map(|job| job.runner.clone()).collect();
             Ok(Verified { detail: published.to_string(), tasks, runners })
+        })
+    }
+
+    fn runner_busy<'a>(&'a self, repo: &'a str, runner: &'a str) -> BoxFuture<'a, Result<Option<bool>, ServiceError>> {
+        Box::pin(async move {
+            let state = self.forge()?.runner(repo, runner).await.map_err(|error| told(&error))?;
+            Ok(state.map(|state| state == RunnerState::Active))
         })
     }
 

@@ -33,7 +33,11 @@ impl Saga {
             let Fact::Busy(busy) = self.look_at(look.clone()).await? else {
                 return Err(Stop::new(StopKind::Failed, "the host answered another question"));
             };
-            let jobs = busy.jobs.join(", ");
+            let mut jobs = busy.jobs.join(", ");
+            // Asked second: what the forge says is a few seconds old, and may only add to what the host says.
+            if jobs.is_empty() {
+                jobs = self.job_by_forge().await.unwrap_or_default();
+            }
             if jobs.is_empty() {
                 self.note_unseen(&busy);
                 return Ok(());
@@ -57,6 +61,24 @@ impl Saga {
             };
             if keep_alive(std::slice::from_mut(self), rest).await {
                 return Err(Stop::new(StopKind::Cancelled, "stopped while it waited for running jobs"));
+            }
+        }
+    }
+
+    /// A job that the forge knows of, where the verification names this host's runner and the forge tells.
+    async fn job_by_forge(&mut self) -> Option<String> {
+        let (repo, runner) = self.plan.steps.iter().find_map(|step| match &step.work {
+            Work::VerifyPublish(spec) => Some((spec.repo.clone(), spec.runner.clone()?)),
+            _ => None,
+        })?;
+        match self.shared.services.runner_busy(&repo, &runner).await {
+            Ok(busy) => busy.unwrap_or_default().then(|| format!("{runner} is active by the forge")),
+            Err(error) => {
+                let note = format!("the forge was not asked for running jobs: {error}");
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+                None
             }
         }
     }

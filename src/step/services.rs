@@ -24,6 +24,18 @@ pub trait Services: Send + Sync {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Verified, ServiceError>>;
 
+    /// Whether a runner works on a job by what the forge knows of it, for a moment ago. `None`: the forge does not tell.
+    ///
+    /// # Errors
+    /// When the forge cannot be asked.
+    fn runner_busy<'a>(
+        &'a self,
+        _repo: &'a str,
+        _runner: &'a str,
+    ) -> BoxFuture<'a, Result<Option<bool>, ServiceError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Looks that the forge gives none of these names to the jobs of a repository. Changes nothing.
     ///
     /// Says in a line where it looked, and where nobody can.

@@ -43,6 +43,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(&at("/actions/jobs/{id}/logs"), get(job_log))
         .route(&at("/actions/tasks"), get(tasks))
         .route(&at("/actions/runners/jobs"), get(open_jobs))
+        .route(&at("/actions/runners"), get(runners))
         .route(&at("/actions/{kind}"), get(stored))
         .route("/api/v1/orgs/{org}/actions/{kind}", get(stored_by_org))
         .route("/api/v1/packages/{owner}/container/{name}/{tag}", get(package))
@@ -234,6 +235,31 @@ async fn stored_by_org(
             "variables" => named(variables, &params),
             _ => unknown(),
         }
+    }))
+}
+
+/// The repository's runners, for its owner: Forgejo's list is bare, Gitea's is not, and each has its own words.
+async fn runners(State(app): App, Path((owner, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let world = app.world();
+    answer(seen(&world, &headers, (&owner, &name)).map(|(_, who)| {
+        if !world.version.has(Some(15), Some(24)) {
+            return unknown();
+        }
+        if !who.is_some_and(|who| who.owner) {
+            return refuse(StatusCode::FORBIDDEN, "user should be the owner of the repo");
+        }
+        let rows = world.runners.iter().enumerate();
+        if world.version.is_forgejo() {
+            let row =
+                |(id, (name, status)): (usize, &(String, String))| json!({"id": id, "name": name, "status": status});
+            return Json(rows.map(row).collect::<Vec<_>>()).into_response();
+        }
+        let row = |(id, (name, status)): (usize, &(String, String))| {
+            let online = if status == "offline" { "offline" } else { "online" };
+            json!({"id": id, "name": name, "status": online, "busy": status == "active"})
+        };
+        let rows: Vec<_> = rows.map(row).collect();
+        Json(json!({"total_count": rows.len(), "runners": rows})).into_response()
     }))
 }
 

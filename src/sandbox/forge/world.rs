@@ -177,6 +177,8 @@ pub struct World {
     pub runs: Vec<Run>,
     /// The packages.
     pub packages: Vec<Package>,
+    /// The runners: each one's name and how it stands, in Forgejo's words (`offline`, `idle`, `active`).
+    pub runners: Vec<(String, String)>,
     /// Whether containers can be pulled from the host: the registry has an endpoint of its own.
     pub registry: bool,
     /// What the registry serves for every tag instead of what was pushed: another digest, or nothing (empty).
@@ -195,6 +197,7 @@ impl World {
             repos: Vec::new(),
             runs: Vec::new(),
             packages: Vec::new(),
+            runners: Vec::new(),
             registry: true,
             registry_lies: None,
             organisation: None,

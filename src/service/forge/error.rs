@@ -168,6 +168,14 @@ pub enum NotReady {
         /// Where it was looked for.
         looked: String,
     },
+    /// The runner that was restarted does not call the forge.
+    #[error("the forge sees the runner `{runner}` offline for {waited:?}: look at its log on the host")]
+    RunnerOffline {
+        /// Its name.
+        runner: String,
+        /// For how long it was waited for.
+        waited: std::time::Duration,
+    },
     /// The image's present state cannot be read, so that a push could not be seen.
     #[error("the image `{image}` cannot be looked at, so a push could not be seen: {reason}")]
     Image {
@@ -229,7 +237,11 @@ impl VerifyError {
     /// Whether it concerns every host alike: another host would fail the same way.
     #[must_use]
     pub fn is_common(&self) -> bool {
-        matches!(self, Self::Spec(_) | Self::Auth(_) | Self::NotReady(_) | Self::Refused { .. })
+        match self {
+            Self::NotReady(NotReady::RunnerOffline { .. }) => false,
+            Self::Spec(_) | Self::Auth(_) | Self::NotReady(_) | Self::Refused { .. } => true,
+            _ => false,
+        }
     }
 
     /// Sorts an error from before the dispatch.

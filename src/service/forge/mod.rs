@@ -12,6 +12,7 @@ mod preflight;
 mod progress;
 mod registry;
 mod run;
+mod runners;
 mod stored;
 mod target;
 mod tasks;
@@ -32,6 +33,7 @@ pub use self::jobs::JobSeen;
 pub use self::preflight::Preflight;
 pub use self::progress::Progress;
 pub use self::run::{RunRef, RunState};
+pub use self::runners::RunnerState;
 pub use self::stored::StoredNames;
 pub use self::verify::Published;
 pub use self::version::{Product, ServerVersion};
@@ -54,6 +56,9 @@ pub trait Forge: Send + Sync {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Published, VerifyError>>;
 
+    /// How a runner of a repository (`owner/name`) stands, by its last call; `None` where the forge does not tell.
+    fn runner<'a>(&'a self, repo: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<RunnerState>, VerifyError>>;
+
     /// Lists under which names secrets and variables are stored for the jobs of a repository (`owner/name`).
     fn stored_names<'a>(&'a self, repo: &'a str) -> BoxFuture<'a, Result<StoredNames, VerifyError>>;
 }
@@ -73,6 +78,9 @@ pub struct ForgeConfig {
     pub say_again: Duration,
     /// How long a run must stay successful where not all of its jobs need to show.
     pub settle: Duration,
+    /// How long a runner may be offline after its restart. The forge notices a runner's calls at once, and their absence
+    /// after a minute.
+    pub runner_back: Duration,
     /// How long a verification that gives up tries to find and cancel its run.
     pub give_up: Duration,
 }
@@ -86,6 +94,7 @@ impl Default for ForgeConfig {
             look_for: Duration::from_secs(15),
             say_again: Duration::from_secs(60),
             settle: Duration::from_secs(15),
+            runner_back: Duration::from_secs(90),
             give_up: Duration::from_secs(20),
         }
     }
@@ -151,6 +160,10 @@ impl Forge for ForgeClient {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Published, VerifyError>> {
         Box::pin(async move { self.verify(spec, progress, &cancel).await })
+    }
+
+    fn runner<'a>(&'a self, repo: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<RunnerState>, VerifyError>> {
+        Box::pin(self.runner_state(repo, name))
     }
 
     fn stored_names<'a>(&'a self, repo: &'a str) -> BoxFuture<'a, Result<StoredNames, VerifyError>> {

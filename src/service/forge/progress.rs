@@ -19,6 +19,11 @@ pub enum Progress {
         /// The commit there.
         commit: String,
     },
+    /// The runner that was restarted has not called the forge yet.
+    RunnerOffline {
+        /// Its name.
+        runner: String,
+    },
     /// A run was dispatched.
     Dispatched {
         /// Which.
@@ -61,6 +66,7 @@ impl fmt::Display for Progress {
                 let short: String = commit.chars().take(10).collect();
                 write!(f, "dispatching {workflow} at {git_ref} ({short}) on {server}")
             }
+            Self::RunnerOffline { runner } => write!(f, "waiting for the runner {runner}: the forge sees it offline"),
             Self::Dispatched { run } => write!(f, "dispatched {run}"),
             Self::Looking { reason } => write!(f, "looking for the dispatched run: {reason}"),
             Self::State { run, state: RunState::Waiting, .. } => write!(f, "{run} waits for a runner"),

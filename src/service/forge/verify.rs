@@ -13,9 +13,10 @@ use super::image::{Image, ImageProof, Pushed, compare};
 use super::jobs::JobSeen;
 use super::preflight::{Look, NONCE, Preflight};
 use super::run::{RunRef, RunState, RunView};
+use super::runners::RunnerState;
 use super::target::Target;
 use super::version::{Abilities, RunSource};
-use super::{AuthProblem, ForgeClient, Leftover, Progress, TimedOut, VerifyError, wire};
+use super::{AuthProblem, ForgeClient, Leftover, NotReady, Progress, TimedOut, VerifyError, wire};
 use crate::model::VerifyPublish;
 use crate::service::http::{HttpError, Method, Request, jittered};
 
@@ -155,6 +156,7 @@ impl Flight<'_> {
         if takes_nonce {
             self.inputs.entry(NONCE.to_owned()).or_insert_with(|| uuid::Uuid::new_v4().simple().to_string());
         }
+        self.await_runner().await?;
         let mark = client.mark(&target, abilities).await.map_err(VerifyError::asking)?;
         (self.progress)(Progress::Ready {
             server: preflight.server.to_string(),
@@ -184,6 +186,25 @@ impl Flight<'_> {
             Err(error) => published.notes.push(format!("it is not known on which runner it ran: {error}")),
         }
         Ok(published)
+    }
+
+    /// Waits until the forge sees the runner that the step names, where it tells: a run that no runner takes would only be
+    /// waited for until the step's time is over.
+    async fn await_runner(&mut self) -> Result<(), VerifyError> {
+        let Some(runner) = self.spec.runner.clone() else { return Ok(()) };
+        let (began, limit) = (Instant::now(), self.client.config().runner_back);
+        let mut said = false;
+        // What cannot be asked does not stand in the way: the run itself will show it.
+        while let Ok(Some(RunnerState::Offline)) = self.client.runner_state(&self.spec.repo, &runner).await {
+            if began.elapsed() >= limit {
+                return Err(VerifyError::NotReady(NotReady::RunnerOffline { runner, waited: limit }));
+            }
+            if !std::mem::replace(&mut said, true) {
+                (self.progress)(Progress::RunnerOffline { runner: runner.clone() });
+            }
+            sleep(jittered(self.client.config().poll_first)).await;
+        }
+        Ok(())
     }
 
     /// Waits for the run's end.

@@ -63,6 +63,8 @@ pub(super) struct Abilities {
     pub(super) job_log: bool,
     /// Waiting and running jobs can be listed, by an owner of the repository.
     pub(super) open_jobs: bool,
+    /// Runners can be listed, by an owner of the repository.
+    pub(super) runners: bool,
 }
 
 impl ServerVersion {
@@ -92,6 +94,7 @@ impl ServerVersion {
                     jobs: since(16),
                     job_log: since(16),
                     open_jobs: true,
+                    runners: since(15),
                 })
             }
             Product::Gitea => {
@@ -104,6 +107,7 @@ impl ServerVersion {
                     jobs: since(25),
                     job_log: since(24),
                     open_jobs: false,
+                    runners: true,
                 })
             }
         }

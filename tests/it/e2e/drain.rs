@@ -1,6 +1,6 @@
 //! A runner that works on a job: it is waited for, or left alone.
 
-use crate::support::runner_host::{AtWork, ENV_FILE, LIVE, Playbook, RunnerHost, Said, TOKEN_FILE, command};
+use crate::support::runner_host::{AtWork, ENV_FILE, LIVE, Playbook, RunnerHost, Said, TOKEN_FILE, command, verify};
 use crate::support::wait_until;
 
 const PROGRAM_FILE: &str = "/usr/local/sbin/forgejo-runner";
@@ -106,4 +106,18 @@ fn without_drain_nobody_is_waited_for() {
     let said = host.rotate(&playbook("drain = \"off\""), &[]);
     said.assert(0, "succeeded", "changed");
     assert!(!said.stdout.contains("running jobs"), "{}", said.all());
+}
+
+#[test]
+fn a_job_that_only_the_forge_knows_of_is_waited_for() {
+    let host = host();
+    host.forge_sees_runner("active");
+    let named = verify("20s").replace(" }", ", runner = \"{{ inventory_hostname }}\" }");
+    let before = host.picture();
+    let work = start(&host, &playbook("drain_timeout = \"60s\"").with("verify", named));
+    wait_until("the run waits", || work.so_far().contains("waits for running jobs: runner-01 is active by the forge"));
+    before.assert_same(&host.picture(), &Said::new(None, Vec::new(), Vec::new()));
+    host.forge_sees_runner("idle");
+    let said = work.end();
+    said.assert(0, "succeeded", "changed");
 }

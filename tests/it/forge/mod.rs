@@ -54,6 +54,7 @@ fn quick() -> ForgeConfig {
         look_for: ms(80),
         say_again: ms(50),
         settle: ms(60),
+        runner_back: ms(300),
         give_up: ms(1500),
     }
 }

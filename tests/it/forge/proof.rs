@@ -2,9 +2,9 @@
 
 use keyswap::model::{Fingerprint, VerifyPublish};
 use keyswap::sandbox::forge::{Ending, Fault, FaultKind, Outcome, Version};
-use keyswap::service::forge::{Forge, NotReady, VerifyError};
+use keyswap::service::forge::{Forge, NotReady, Progress, RunnerState, VerifyError};
 
-use super::{TOKEN, WITH_RUNS, client, dispatches, ending, spec, stand_in, verify};
+use super::{TOKEN, WITH_RUNS, client, dispatches, ending, spec, stand_in, verify, verify_with};
 
 const IMAGE: &str = "owner/name:latest";
 
@@ -145,4 +145,49 @@ async fn what_was_published_is_said_in_a_line() {
     let wanted = "run #41 (URL/owner/repo/actions/runs/41) succeeded and pushed owner/name:latest \
                   (sha256:bbbbbbbbbbbb) on rs2000";
     assert_eq!(line, wanted);
+}
+
+#[tokio::test]
+async fn a_runner_is_seen_as_the_version_tells() {
+    for version in WITH_RUNS.into_iter().chain([Version::Forgejo(11), Version::Gitea(24)]) {
+        let forge = ending(version, Ending::Success).await;
+        let client = client(&forge, Some(TOKEN));
+        let told = !matches!(version, Version::Forgejo(11..=14));
+        for (word, state) in
+            [("offline", RunnerState::Offline), ("idle", RunnerState::Idle), ("active", RunnerState::Active)]
+        {
+            forge.world().runners =
+                vec![("other".to_owned(), "idle".to_owned()), ("rs2000".to_owned(), word.to_owned())];
+            let seen = client.runner("owner/repo", "rs2000").await.unwrap();
+            assert_eq!(seen, told.then_some(state), "{version:?} {word}");
+        }
+        assert_eq!(client.runner("owner/repo", "unknown").await.unwrap(), None, "{version:?}");
+        forge.world().accounts[0].owner = false;
+        assert_eq!(
+            client.runner("owner/repo", "rs2000").await.unwrap(),
+            None,
+            "{version:?}: only an owner may see them"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_come_back_is_said_before_the_dispatch() {
+    let spec = VerifyPublish { runner: Some("rs2000".to_owned()), ..spec() };
+    let forge = ending(Version::Forgejo(15), Ending::Success).await;
+    forge.world().runners = vec![("rs2000".to_owned(), "offline".to_owned())];
+    let (outcome, said) = verify(&forge, &spec).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, VerifyError::NotReady(NotReady::RunnerOffline { .. })), "{error}");
+    assert!(!error.is_common(), "another host's runner may be back");
+    assert_eq!((dispatches(&forge), said.len()), (0, 1), "{said:?}");
+
+    // It calls again a little later: then the run is dispatched.
+    let (outcome, _) = verify_with(&forge, &spec, |progress| {
+        if matches!(progress, Progress::RunnerOffline { .. }) {
+            forge.world().runners = vec![("rs2000".to_owned(), "idle".to_owned())];
+        }
+    })
+    .await;
+    assert!(outcome.is_ok(), "{outcome:?}");
 }

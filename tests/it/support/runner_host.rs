@@ -157,6 +157,12 @@ impl RunnerHost {
         *self.ending.lock().unwrap() = ending;
     }
 
+    /// How the forge sees the host's runner, which it calls by the inventory's name.
+    pub(crate) fn forge_sees_runner(&self, state: &str) {
+        let _in = self.runtime.enter();
+        self.forge.world().runners = vec![(NAME.to_owned(), state.to_owned())];
+    }
+
     /// Changes what the forge keeps for the repository.
     pub(crate) fn with_forge(&self, change: impl FnOnce(&mut Repo)) {
         let _in = self.runtime.enter();

@@ -1,0 +1,79 @@
+//! How the forge sees a runner: by its last call, which may be a minute old.
+//!
+//! *Offline* means that the runner has not called for 60 seconds, so a runner that has just died still counts as online:
+//! the host's own account of its runner comes first, and this is asked beside it.
+
+use serde::Deserialize;
+
+use super::target::repository;
+use super::version::Product;
+use super::{ForgeClient, VerifyError};
+use crate::service::http::{HttpError, Method, Request};
+
+/// How a runner stands, by its last call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerState {
+    /// It has not called for a minute.
+    Offline,
+    /// It calls, and works on nothing.
+    Idle,
+    /// It works on a job.
+    Active,
+}
+
+/// Forgejo: `offline`, `idle`, `active`. Gitea: `online` or `offline`, and `busy`.
+#[derive(Debug, Deserialize)]
+struct Row {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    busy: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rows {
+    #[serde(default)]
+    runners: Vec<Row>,
+}
+
+impl Row {
+    fn state(&self) -> Option<RunnerState> {
+        match (self.status.as_str(), self.busy) {
+            ("offline", _) => Some(RunnerState::Offline),
+            ("active", _) | ("online", true) => Some(RunnerState::Active),
+            ("idle" | "online", _) => Some(RunnerState::Idle),
+            _ => None,
+        }
+    }
+}
+
+impl ForgeClient {
+    /// How a runner of a repository stands. `None`: this version does not list runners, the token may not see them, or
+    /// none of that name (or more than one) is listed.
+    pub(super) async fn runner_state(&self, repo: &str, name: &str) -> Result<Option<RunnerState>, VerifyError> {
+        let (owner, repo) = repository(repo)?;
+        let server = self.detect().await.map_err(VerifyError::asking)?;
+        if !server.abilities().is_some_and(|abilities| abilities.runners) {
+            return Ok(None);
+        }
+        let path = ["api", "v1", "repos", &owner, &repo, "actions", "runners"];
+        let request = Request::new(Method::Get, &path).query("visible", "true").query("limit", &50);
+        let rows = match server.product {
+            Product::Forgejo => self.get_if_there::<Vec<Row>>(&request).await,
+            Product::Gitea => self.get_if_there::<Rows>(&request).await.map(|rows| rows.map(|rows| rows.runners)),
+        };
+        let rows = match rows {
+            Ok(rows) => rows.unwrap_or_default(),
+            // Only an owner of the repository may see its runners.
+            Err(HttpError::Status(refusal)) if matches!(refusal.code, 401 | 403) => return Ok(None),
+            Err(error) => return Err(VerifyError::Http(error)),
+        };
+        let mut named = rows.iter().filter(|row| row.name == name);
+        Ok(match (named.next(), named.next()) {
+            (Some(row), None) => row.state(),
+            _ => None,
+        })
+    }
+}
