@@ -3,6 +3,7 @@
 //! The crate is a library and a thin binary. `ARCHITECTURE.md` is the map: what each module is for, which
 //! modules it may use, and the invariants that hold across all of them.
 
+pub mod approval;
 pub mod cli;
 pub mod engine;
 pub mod event;

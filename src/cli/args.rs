@@ -58,6 +58,10 @@ pub(super) enum Color {
 pub(super) enum Command {
     /// Plan, ask, then do it (--check: plan only, read-only)
     Run(RunArgs),
+    /// The same plan as a file with a digest: to be read, approved, and run exactly so
+    Plan(super::propose::PlanArgs),
+    /// Sign a plan's digest with an SSH key: it may run
+    Approve(super::approve::ApproveArgs),
     /// Undo a run, newest hosts first; also a run that was cut off
     Rollback(BackArgs),
     /// Settle a run that was cut off: forward, or back with --back
@@ -105,6 +109,20 @@ pub(super) struct Select {
     pub(super) extra_vars: Vec<String>,
 }
 
+/// Which hosts, from which inventory, where a plan file may say so instead.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct RunSelect {
+    /// Inventory file; may be given several times, later ones win
+    #[arg(short, long, required_unless_present = "plan", value_name = "FILE")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Only these: names, groups, * globs, !not, &and, @file
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(super) limit: Option<String>,
+    /// Variables that outrank all others: k=v or @file. Never a secret
+    #[arg(short, long = "extra-vars", value_name = "K=V|@FILE")]
+    pub(super) extra_vars: Vec<String>,
+}
+
 /// How to reach hosts, over what the inventory says.
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct Reach {
@@ -122,13 +140,17 @@ pub(super) struct Reach {
     pub(super) forks: u16,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(super) struct RunArgs {
     /// The playbook
-    #[arg(required_unless_present = "rerun")]
+    #[arg(required_unless_present_any = ["rerun", "plan"])]
     pub(super) playbook: Option<Utf8PathBuf>,
     #[command(flatten)]
-    pub(super) select: Select,
+    pub(super) select: RunSelect,
+    /// Run exactly this plan, which `keyswap plan` made: its playbook, inventory and selection. Of the files' names given
+    /// beside it, the content must be the plan's
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["limit", "extra_vars", "user", "private_key", "become_root", "rerun", "skip_unreachable", "list_hosts", "list_steps"])]
+    pub(super) plan: Option<Utf8PathBuf>,
     #[command(flatten)]
     pub(super) reach: Reach,
     /// Only hosts that an earlier run left so: failed, unreachable or rolled-back; the latest run if RUN is left out.

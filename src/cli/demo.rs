@@ -8,7 +8,7 @@ use camino::Utf8PathBuf;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{DemoArgs, Reach, RunArgs, SandboxArgs, Select};
+use super::args::{DemoArgs, Reach, RunArgs, RunSelect, SandboxArgs};
 use super::session::Session;
 use super::{CliError, run, signals};
 use crate::report::Printer;
@@ -99,7 +99,8 @@ pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliEr
     let inner = session.with(global);
     let run_args = RunArgs {
         playbook: Some(utf8(stage.sandbox.playbook())?),
-        select: Select { inventory: vec![utf8(stage.sandbox.inventory())?], limit: None, extra_vars: Vec::new() },
+        select: RunSelect { inventory: vec![utf8(stage.sandbox.inventory())?], limit: None, extra_vars: Vec::new() },
+        plan: None,
         reach: Reach { user: None, private_key: None, become_root: false, forks: 25 },
         rerun: Vec::new(),
         check: false,

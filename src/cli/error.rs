@@ -39,7 +39,7 @@ pub enum CliError {
     /// The journal says no.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// An approval is missing.
+    /// An approval is missing, or the plan is not the one that was made.
     #[error("{0}")]
     Approval(String),
     /// A server says no before anything was touched.
@@ -81,6 +81,7 @@ impl CliError {
             Self::Secret(error) if error.fault.is_declined() => INTERRUPTED,
             Self::Secret(_) => USAGE,
             Self::Journal(JournalError::Locked(_)) => HELD,
+            Self::Journal(JournalError::PlanUsed(_)) => APPROVAL,
             Self::Journal(JournalError::NoRuns(_) | JournalError::NoSuchRun(_) | JournalError::Ambiguous { .. }) => {
                 USAGE
             }

@@ -3,11 +3,12 @@
 use camino::Utf8PathBuf;
 
 use super::CliError;
-use super::args::{LintArgs, Reach, RunArgs, Select};
-use super::rerun::{Rerun, playbook_of};
+use super::args::{LintArgs, Reach, Select};
+use super::rerun::Rerun;
 use super::session::Session;
 use crate::load::{self, Diagnostics, Playbook};
-use crate::model::{Become, Host, IdentitySpec, Inventory, SecretName, SecretSource, Step, Vars};
+use crate::model::{ApprovalPolicy, Become, Host, IdentitySpec, Inventory, SecretName, SecretSource, Step, Vars};
+use crate::plan::Wanted;
 
 /// The files of a run, and the hosts that they select with their steps.
 pub(super) struct Selected {
@@ -21,16 +22,20 @@ pub(super) struct Selected {
 }
 
 impl Selected {
+    /// Whose approval a run of this needs.
+    pub(super) fn approval(&self) -> Vec<ApprovalPolicy> {
+        self.inventory.approval.iter().chain(&self.playbook.approval).cloned().collect()
+    }
+
     /// Reads the files; of the hosts that they select, only those of `rerun` where it is given.
-    pub(super) fn load(session: &Session, args: &RunArgs, rerun: Option<&Rerun>) -> Result<Self, CliError> {
+    pub(super) fn load(session: &Session, wanted: &Wanted, rerun: Option<&Rerun>) -> Result<Self, CliError> {
         let context = session.context()?;
-        let extra = extra_vars(session, &args.select.extra_vars)?;
-        let inventory = load::inventory(&args.select.inventory, &context);
-        let playbook = load::playbook(&playbook_of(args)?, &context);
+        let inventory = load::inventory(&wanted.inventory, &context);
+        let playbook = load::playbook(&wanted.playbook, &context);
         let (inventory, playbook) = both(inventory, playbook)?;
         playbook.check_hosts(&inventory)?;
         let identity = identity(&playbook)?;
-        let mut names = load::select(&inventory, &playbook.hosts, args.select.limit.as_deref())
+        let mut names = load::select(&inventory, &playbook.hosts, wanted.limit.as_deref())
             .map_err(|error| CliError::usage(error.to_string()))?;
         if let Some(rerun) = rerun {
             rerun.narrow(&mut names)?;
@@ -39,15 +44,15 @@ impl Selected {
         let mut faults: Option<Diagnostics> = None;
         for name in names {
             let Some(host) = inventory.hosts.get(&name) else { continue };
-            let host = reached(host, &args.reach);
-            match playbook.steps_for(&host, &extra) {
+            let host = as_wanted(host, wanted);
+            match playbook.steps_for(&host, &wanted.variables) {
                 Ok(steps) => hosts.push((host, steps)),
                 Err(found) => merge(&mut faults, found),
             }
         }
         match faults {
             Some(faults) => Err(faults.into()),
-            None => Ok(Self { inventory, inventory_name: joined(&args.select.inventory), playbook, hosts, identity }),
+            None => Ok(Self { inventory, inventory_name: joined(&wanted.inventory), playbook, hosts, identity }),
         }
     }
 }
@@ -62,6 +67,17 @@ fn identity(playbook: &Playbook) -> Result<Option<(SecretName, IdentitySpec)>, D
         return Ok(None);
     };
     Ok(Some((name.clone(), load::identity(file)?)))
+}
+
+/// A host as a plan wants it reached.
+fn as_wanted(host: &Host, wanted: &Wanted) -> Host {
+    let reach = Reach {
+        user: wanted.user.clone(),
+        private_key: wanted.private_key.clone(),
+        become_root: wanted.become_root,
+        forks: 1,
+    };
+    reached(host, &reach)
 }
 
 /// A host as the command line wants it reached.

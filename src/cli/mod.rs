@@ -1,5 +1,6 @@
 //! Arguments, commands, exit codes: the only room that knows the terminal, the environment and the process.
 
+mod approve;
 mod args;
 mod audit;
 mod demo;
@@ -8,9 +9,11 @@ mod from_hosts;
 mod hosts;
 mod identity;
 mod inventory;
+mod order;
 #[cfg(debug_assertions)]
 mod pause;
 mod prompt;
+mod propose;
 mod rerun;
 mod resume;
 mod retire;
@@ -73,6 +76,8 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
     let code = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(session, &args).await,
+            Command::Plan(args) => propose::plan(session, &args).await,
+            Command::Approve(args) => approve::approve(session, &args).await,
             Command::Rollback(args) => rollback::rollback(session, &args).await,
             Command::Resume(args) => resume::resume(session, &args).await,
             Command::Runs(args) => runs::runs(session, &args).await,

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use camino::Utf8Path;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArgs;
-use super::inventory::Selected;
+use super::inventory::{Selected, extra_vars};
+use super::order::{self, Order};
 use super::prompt::Terminal;
-use super::rerun::Rerun;
+use super::propose;
+use super::rerun::{Rerun, playbook_of};
 use super::services::Servers;
 use super::session::Session;
 use super::token::{self, AtHand, Issuing, NoToken};
@@ -17,7 +20,7 @@ use crate::engine::{Patience, Saga, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
 use crate::model::{Action, HostName, HostResult, HostStatus, RunId, SecretSource, StepStatus};
-use crate::plan::{PlannedHost, RunPlan, VERSION};
+use crate::plan::{PlannedHost, RunPlan, VERSION, Wanted};
 use crate::rollout::{self, Outcome, Preflight, Rolling, batch_sizes, exit_code, run_status};
 use crate::secret::SecretValue;
 use crate::step::{Services, Values, Work};
@@ -35,7 +38,48 @@ impl Medium for Nowhere {
     }
 }
 
+/// What a look at the hosts is for.
+pub(super) enum Purpose<'a> {
+    /// To do what the operator asks for, or to say what that would be.
+    Run,
+    /// To write down what would be done.
+    Propose(&'a Utf8Path),
+    /// To do what was written down.
+    Follow(&'a Order),
+}
+
+impl Purpose<'_> {
+    fn command(&self, args: &RunArgs) -> &'static str {
+        match self {
+            Self::Propose(_) => "plan",
+            _ if args.check => "check",
+            _ => "run",
+        }
+    }
+
+    fn order(&self) -> Option<&Order> {
+        if let Self::Follow(order) = self { Some(order) } else { None }
+    }
+}
+
+/// What the command line asks for.
+pub(super) fn wanted(session: &Session, args: &RunArgs) -> Result<Wanted, CliError> {
+    Ok(Wanted {
+        playbook: playbook_of(args)?,
+        inventory: args.select.inventory.clone(),
+        limit: args.select.limit.clone(),
+        variables: extra_vars(session, &args.select.extra_vars)?,
+        user: args.reach.user.clone(),
+        private_key: args.reach.private_key.clone(),
+        become_root: args.reach.become_root,
+        skip_unreachable: args.skip_unreachable,
+    })
+}
+
 pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
+    if let Some(file) = &args.plan {
+        return Box::pin(order::run(session, args, file)).await;
+    }
     let rerun = Rerun::find(session, args)?;
     if let Some(rerun) = &rerun
         && let Some(nothing) = rerun.nothing()
@@ -43,26 +87,43 @@ pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliErro
         session.nothing_to_do(&rerun.run, &rerun.state, &nothing);
         return Ok(0);
     }
-    let selected = Selected::load(session, args, rerun.as_ref())?;
+    let wanted = wanted(session, args)?;
+    let selected = Selected::load(session, &wanted, rerun.as_ref())?;
     if args.list_hosts || args.list_steps {
         return Ok(list(session, args, &selected));
+    }
+    if !args.check {
+        let inventory = &selected.inventory_name;
+        let plan = format!("keyswap plan {} -i {inventory} --out FILE", wanted.playbook);
+        let then = "keyswap approve FILE --signer NAME\nkeyswap run --plan FILE";
+        order::demands_none(&selected.approval(), &format!("{plan}\n{then}"))?;
     }
     // What a question needs is known before anything is asked of a host.
     if !args.check && !args.yes && !Terminal::is_there() {
         return Err(CliError::usage("run asks before it changes anything: give --yes, or run it on a terminal"));
     }
-    let values = secrets(session, &selected).await?;
+    go(session, args, (&wanted, &selected), &Purpose::Run).await
+}
+
+/// From the files to the last word.
+pub(super) async fn go(
+    session: &Session,
+    args: &RunArgs,
+    (wanted, selected): (&Wanted, &Selected),
+    purpose: &Purpose<'_>,
+) -> Result<u8, CliError> {
+    let values = secrets(session, selected).await?;
     let issuing = match &selected.identity {
         Some((name, spec)) if values.is_to_come(name) => {
             Some(token::open(session, &selected.inventory.services, (name, spec)).await?)
         }
         _ => None,
     };
-    let servers = servers(session, &selected).await?.issuing(issuing.as_ref(), &selected.inventory);
+    let servers = servers(session, selected).await?.issuing(issuing.as_ref(), &selected.inventory);
     let run = RunId::new(jiff::Timestamp::now());
     let (events, report) = session.report(&run);
-    let shared = shared(session, &selected, &run, &events, values, servers)?;
-    let finished = whole(session, args, &selected, &shared, issuing.as_ref()).await;
+    let shared = shared(session, selected, &run, &events, values, servers)?;
+    let finished = whole(session, args, (wanted, selected, purpose), &shared, issuing.as_ref()).await;
     report.finish(&events);
     if let Some(issuing) = issuing {
         // What was lent for this ends by itself, too.
@@ -155,7 +216,7 @@ fn shared(
 async fn whole(
     session: &Session,
     args: &RunArgs,
-    selected: &Selected,
+    (wanted, selected, purpose): (&Wanted, &Selected, &Purpose<'_>),
     shared: &Shared,
     issuing: Option<&Issuing>,
 ) -> Result<u8, CliError> {
@@ -166,25 +227,30 @@ async fn whole(
         None,
         None,
         EventKind::RunStarted {
-            command: if args.check { "check" } else { "run" }.to_owned(),
+            command: purpose.command(args).to_owned(),
             playbook: selected.playbook.name.clone(),
             hosts: names,
             batches: u32::try_from(sizes.len()).unwrap_or(u32::MAX),
         },
     );
+    if let Some(order) = purpose.order() {
+        order.warrant.say(events);
+    }
     let forks = usize::from(args.reach.forks);
     let mut found = rollout::preflight(shared, selected.hosts.clone(), forks).await;
     let readers = rollout::look_around(&mut found, forks).await;
+    let stopped = || Outcome { interrupted: true, ..Outcome::default() };
     if shared.cancel.is_cancelled() {
-        return Ok(nothing_done(selected, events, found, "stopped by the operator", true).await);
+        return Ok(nothing_done(selected, events, found, "stopped by the operator", stopped()).await);
     }
     let unreachable = found.spared.iter().filter(|spared| spared.status == HostStatus::Unreachable).count();
     let refused = found.spared.len() - unreachable;
     if refused > 0 || (unreachable > 0 && !(args.skip_unreachable && unreachable < selected.hosts.len())) {
-        return Ok(nothing_done(selected, events, found, "not begun: not every host could be worked on", false).await);
+        let reason = "not begun: not every host could be worked on";
+        return Ok(nothing_done(selected, events, found, reason, Outcome::default()).await);
     }
     if let Err(reason) = verifications(shared, &found).await {
-        return Ok(nothing_done(selected, events, found, &reason, false).await.max(2));
+        return Ok(nothing_done(selected, events, found, &reason, Outcome::default()).await.max(2));
     }
     say_plan(events, &found, args.check || args.diff || !args.yes);
     let changes = found.ready.iter().any(Saga::changes);
@@ -194,6 +260,21 @@ async fn whole(
     warn_of_the_old(session, events, &found);
     warn_of_reboots(selected, events, &found);
     warn_of_readers(events, &readers);
+    rollout::assign_batches(&selected.playbook.rollout.batches, &mut found.ready);
+    if let Purpose::Propose(out) = purpose {
+        let proposal = propose::proposal(session, (wanted, selected), shared, &found)?;
+        return propose::write(&proposal, out, events, found).await;
+    }
+    if let Some(order) = purpose.order() {
+        let now = propose::proposal(session, (wanted, selected), shared, &found)?;
+        if let Err(differences) = order.is_fresh(&now) {
+            for difference in &differences {
+                events.warn(None, format!("the plan is stale: {difference}"));
+            }
+            let refused = Outcome { refused: true, ..Outcome::default() };
+            return Ok(nothing_done(selected, events, found, "not begun: the plan is stale", refused).await);
+        }
+    }
     if args.check {
         return Ok(checked(events, found, changes).await);
     }
@@ -202,12 +283,11 @@ async fn whole(
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         let hosts = found.ready.iter().filter(|saga| saga.changes()).count();
         if let Err(error) = Terminal::confirm(&format!("Change {hosts} hosts?")) {
-            nothing_done(selected, events, found, "declined", true).await;
+            nothing_done(selected, events, found, "declined", stopped()).await;
             return Err(error);
         }
     }
-    rollout::assign_batches(&selected.playbook.rollout.batches, &mut found.ready);
-    let mut shared = begin(session, selected, shared, &found, forks).await?;
+    let mut shared = begin(session, (selected, purpose.order()), shared, &found, forks).await?;
     let token = match issuing.filter(|_| changes) {
         Some(issuing) => bring(session, issuing, selected, &mut shared, &mut found.ready, forks).await,
         None => Ok(None),
@@ -352,8 +432,8 @@ fn say_plan(events: &Sink, found: &Preflight, in_full: bool) {
 }
 
 /// Ends a run that never began: nothing was changed anywhere.
-async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reason: &str, interrupted: bool) -> u8 {
-    let mut outcome = Outcome { interrupted, ..Outcome::default() };
+async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reason: &str, outcome: Outcome) -> u8 {
+    let mut outcome = outcome;
     for spared in &found.spared {
         outcome.failed |= spared.status == HostStatus::Failed;
         outcome.held |= spared.held;
@@ -378,9 +458,7 @@ async fn checked(events: &Sink, found: Preflight, changes: bool) -> u8 {
         outcome.hosts.push(spared.result());
     }
     for saga in found.ready {
-        let status = if saga.changes() { HostStatus::Changed } else { HostStatus::Ok };
-        let reason = saga.changes().then(|| "would change".to_owned());
-        outcome.hosts.push(saga.spare(status, reason).await);
+        outcome.hosts.push(as_planned(saga).await);
     }
     let code = match exit_code(&outcome) {
         0 if changes => error::CHANGES,
@@ -391,17 +469,31 @@ async fn checked(events: &Sink, found: Preflight, changes: bool) -> u8 {
     code
 }
 
+/// Lets go of a host that was only looked at.
+pub(super) async fn as_planned(saga: Saga) -> HostResult {
+    let status = if saga.changes() { HostStatus::Changed } else { HostStatus::Ok };
+    let reason = saga.changes().then(|| "would change".to_owned());
+    saga.spare(status, reason).await
+}
+
 /// Writes the plan and the journal's first records; from here on the run exists.
 async fn begin(
     session: &Session,
-    selected: &Selected,
+    (selected, order): (&Selected, Option<&Order>),
     shared: &Shared,
     found: &Preflight,
     forks: usize,
 ) -> Result<Shared, CliError> {
     let plan = run_plan(selected, &shared.run, &found.ready, forks);
     let operator = session.operator();
-    let journal = session.store()?.create(&shared.run, &plan, "run", &operator)?;
+    let store = session.store()?;
+    if let Some(order) = order {
+        order.warrant.claim(&store, &format!("run {}", shared.run), &operator)?;
+    }
+    let journal = store.create(&shared.run, &plan, "run", &operator)?;
+    if let Some(order) = order {
+        order.warrant.keep(&store, &shared.run, &shared.events);
+    }
     let started = Record::RunStarted {
         command: "run".to_owned(),
         playbook: plan.playbook.clone(),
@@ -410,6 +502,9 @@ async fn begin(
         by: operator,
     };
     journal.append_lazy(None, started)?;
+    if let Some(order) = order {
+        journal.append_lazy(None, order.warrant.record())?;
+    }
     for (name, value) in shared.values.iter() {
         let record = Record::SecretKnown { name: name.clone(), fingerprint: value.fingerprint().clone() };
         journal.append_lazy(None, record)?;
@@ -429,6 +524,7 @@ fn run_plan(selected: &Selected, run: &RunId, sagas: &[Saga], forks: usize) -> R
         rollout: selected.playbook.rollout.clone(),
         secrets: selected.playbook.secrets.iter().map(|(name, source)| (name.clone(), source.clone())).collect(),
         services: selected.inventory.services.clone(),
+        approval: selected.approval(),
         hosts: sagas
             .iter()
             .map(|saga| PlannedHost { host: saga.host().clone(), batch: saga.batch(), plan: saga.plan().clone() })

@@ -47,6 +47,13 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
     }
     out.line(&format!("run {run}: {} ({})", state.playbook, phase(&state)));
     out.line(&format!("by {}@{}, keyswap {}", state.by.user, state.by.host, state.by.version));
+    for approved in &state.approvals {
+        out.line(&format!("{} plan {} ({})", approved.ts, approved.plan, approved.what));
+        for proof in &approved.approvals {
+            let comment = proof.comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
+            out.line(&format!("  approved by `{}` ({}) at {}{comment}", proof.signer, proof.key, proof.signed));
+        }
+    }
     for (name, fingerprint) in &state.secrets {
         out.line(&format!("secret {name}: {fingerprint}"));
     }

@@ -15,7 +15,7 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{Operator, RunPhase, RunState, Store};
 use crate::load::Context;
 use crate::model::{RunId, RunStatus};
-use crate::remote::ssh::{Dialer, DialerConfig, Keepalive};
+use crate::remote::ssh::{Dialer, DialerConfig, Keepalive, Signers};
 use crate::remote::{Connect, SshConnect};
 use crate::report::{Human, Jsonl, Plain, Printer, Reporter};
 use crate::secret::{Environment, Redactor, Sources};
@@ -127,6 +127,16 @@ impl Session {
             passphrase: terminal(),
             keepalive: Keepalive::default(),
         }))
+    }
+
+    /// Who may sign: key files, whose passphrases are asked for here, and the agent.
+    pub(super) fn signers(&self) -> Signers {
+        Signers { passphrase: terminal(), agent: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from) }
+    }
+
+    /// Says something that the operator should know, beside what was asked for.
+    pub(super) fn warn(&self, text: &str) {
+        Printer::new(std::io::stderr(), &self.redactor).line(&format!("warning: {text}"));
     }
 
     fn colour(&self, is_terminal: bool) -> bool {

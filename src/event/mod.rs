@@ -137,6 +137,28 @@ pub enum EventKind {
         /// The probes.
         rows: Vec<ProofRow>,
     },
+    /// The plan was written into a file.
+    PlanWritten {
+        /// Which file.
+        path: String,
+        /// Its digest, whole.
+        digest: String,
+        /// What leads on.
+        next: String,
+    },
+    /// An approval of the plan that is run, which counted.
+    Approval {
+        /// Who.
+        signer: String,
+        /// The key's fingerprint, `SHA256:…`.
+        key: String,
+        /// When, by the signer's clock.
+        signed: Timestamp,
+        /// Until when it holds.
+        expires: Timestamp,
+        /// What the signer had to say.
+        comment: Option<String>,
+    },
     /// Something that the operator should know.
     Warning {
         /// One line.

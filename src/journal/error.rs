@@ -66,6 +66,9 @@ pub enum JournalError {
     /// The writer has ended.
     #[error("the journal is closed")]
     Closed,
+    /// A plan runs once.
+    #[error("this plan was run already ({0}): a plan runs once")]
+    PlanUsed(String),
     /// There is no run at all.
     #[error("there is no run in `{}`", .0.display())]
     NoRuns(PathBuf),

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::phase::{HostPhase, IllegalTransition};
 use super::record::{Entry, Operator, Record, ReopenCommand};
 use super::token::{TokenFault, TokenState};
-use crate::model::{CredentialState, Fingerprint, HostName, HostResult, RunStatus, SecretName, StepRef, StepStatus};
+use crate::model::{
+    ApprovalProof, CredentialState, Fingerprint, HostName, HostResult, RunStatus, SecretName, StepRef, StepStatus,
+};
 
 /// Where a run stands. Built by [`RunState::fold`] and by nothing else.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +31,8 @@ pub struct RunState {
     pub last: Option<Timestamp>,
     /// The hosts, in the run's order.
     pub hosts: IndexMap<HostName, HostState>,
+    /// The plans that it follows, with their approvals.
+    pub approvals: Vec<ApprovedState>,
     /// The secrets that the run has read.
     pub secrets: BTreeMap<SecretName, Fingerprint>,
     /// The token that the run asked its issuer for.
@@ -116,6 +120,19 @@ pub struct UndoState {
     pub detail: String,
     /// When.
     pub ts: Timestamp,
+}
+
+/// A plan that was made before, and who approved it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApprovedState {
+    /// When it was looked at.
+    pub ts: Timestamp,
+    /// What was approved.
+    pub what: String,
+    /// The plan's digest.
+    pub plan: String,
+    /// Who approved it.
+    pub approvals: Vec<ApprovalProof>,
 }
 
 /// The point of no return.
@@ -262,6 +279,7 @@ impl RunState {
             (
                 RunPhase::Finished(_),
                 Record::Note { .. }
+                | Record::PlanApproved { .. }
                 | Record::TokenRevoked { .. }
                 | Record::RetireStarted { .. }
                 | Record::OldRevoked { .. }
@@ -277,6 +295,7 @@ impl RunState {
         }
         match &entry.record {
             Record::RunStarted { .. }
+            | Record::PlanApproved { .. }
             | Record::SecretKnown { .. }
             | Record::TokenRequested { .. }
             | Record::TokenMinted { .. }
@@ -346,6 +365,12 @@ impl RunState {
                 self.started = Some(entry.ts);
                 self.hosts = hosts.iter().map(|name| (name.clone(), HostState::default())).collect();
             }
+            Record::PlanApproved { what, plan, approvals, .. } => self.approvals.push(ApprovedState {
+                ts: entry.ts,
+                what: what.clone(),
+                plan: plan.clone(),
+                approvals: approvals.clone(),
+            }),
             Record::SecretKnown { name, fingerprint } => match self.secrets.get(name) {
                 Some(known) if known != fingerprint => return Err(FoldFault::SecretChanged(name.clone())),
                 _ => {

@@ -15,6 +15,7 @@
 //!   decides by that fold alone;
 //! - no record holds a secret.
 
+mod claims;
 mod error;
 mod files;
 mod fold;
@@ -25,9 +26,12 @@ mod store;
 mod token;
 mod writer;
 
+pub use claims::Claim;
 pub use error::{JournalError, LockHolder};
 pub use files::write_atomic;
-pub use fold::{FoldError, FoldFault, HostState, NoteState, RetireState, RunPhase, RunState, StepState, UndoState};
+pub use fold::{
+    ApprovedState, FoldError, FoldFault, HostState, NoteState, RetireState, RunPhase, RunState, StepState, UndoState,
+};
 pub use line::{FORMAT, Header, LineHash, Log};
 pub use phase::{HostPhase, IllegalTransition, OwedIn};
 pub use record::{Entry, Operator, Record, ReopenCommand};

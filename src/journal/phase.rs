@@ -79,6 +79,7 @@ impl HostPhase {
         match record {
             Record::Note { .. }
             | Record::SecretKnown { .. }
+            | Record::PlanApproved { .. }
             | Record::TokenRequested { .. }
             | Record::TokenMinted { .. }
             | Record::TokenRevoked { .. }

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    CredentialState, Fingerprint, HostName, HostResult, ProofRow, RunStatus, SecretName, StepRef, StepStatus,
+    ApprovalProof, CredentialState, Fingerprint, HostName, HostResult, ProofRow, RunStatus, SecretName, StepRef,
+    StepStatus,
 };
 
 /// One record as it stands in the journal, without the chain's hash.
@@ -38,6 +39,18 @@ pub enum Record {
         hosts: Vec<HostName>,
         /// Who started it and from where.
         by: Operator,
+    },
+    /// Of the run: it follows a plan that was made before, and these are the approvals of it that counted.
+    PlanApproved {
+        /// What was approved: `run`, or a step, or what comes after the run.
+        what: String,
+        /// The plan's digest.
+        plan: String,
+        /// Who approved it; nobody, where no approval was demanded.
+        approvals: Vec<ApprovalProof>,
+        /// SHA-256 of each `allowed_signers` that they were compared with.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allowed_signers: Vec<String>,
     },
     /// Of the run: a secret was read; from here on it is known by its fingerprint.
     SecretKnown {
@@ -204,6 +217,7 @@ impl Record {
     pub fn name(&self) -> &'static str {
         match self {
             Self::RunStarted { .. } => "run-started",
+            Self::PlanApproved { .. } => "plan-approved",
             Self::SecretKnown { .. } => "secret-known",
             Self::TokenRequested { .. } => "token-requested",
             Self::TokenMinted { .. } => "token-minted",

@@ -75,6 +75,11 @@ impl Store {
         })
     }
 
+    /// The directory that all of this lies in.
+    pub(super) fn state_dir(&self) -> &Path {
+        self.runs.parent().unwrap_or(&self.runs)
+    }
+
     /// Puts something around the files of all journals that are written from here on. Not in release builds.
     #[cfg(debug_assertions)]
     pub fn wrap(&mut self, around: impl Fn(Box<dyn Medium>) -> Box<dyn Medium> + Send + Sync + 'static) {

@@ -1,5 +1,6 @@
 //! Plain data: names, ids, the inventory, the playbook, fingerprints, outcomes, an error's text. No I/O happens here.
 
+mod approval;
 mod chain;
 mod fingerprint;
 mod identity;
@@ -10,6 +11,7 @@ mod path;
 mod playbook;
 mod proof;
 
+pub use approval::ApprovalProof;
 pub use chain::chain;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use identity::{Access, IdentityScope, IdentitySpec};

@@ -1,8 +1,13 @@
-//! What a run set out to do: everything that going on with it, or taking it back, needs. Kept beside its journal.
+//! What a run set out to do: everything that going on with it, or taking it back, needs. Kept beside its journal. And what
+//! it would do: the content of a plan file.
+
+mod proposal;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Host, Rollout, RunId, SecretName, SecretSource, Services};
+pub use proposal::{FileSeen, LeftOut, Proposal, ProposedHost, ProposedStep, SecretSeen, Wanted, for_people};
+
+use crate::model::{ApprovalPolicy, Host, Rollout, RunId, SecretName, SecretSource, Services};
 use crate::step::HostPlan;
 
 /// The plan of a run, as it is written before the run's first record. It holds references to secrets and digests, never
@@ -24,6 +29,9 @@ pub struct RunPlan {
     pub secrets: Vec<(SecretName, SecretSource)>,
     /// The servers of the environment.
     pub services: Services,
+    /// Whose approval it needed; the end of its old credential needs theirs, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approval: Vec<ApprovalPolicy>,
     /// The hosts in the run's order.
     pub hosts: Vec<PlannedHost>,
     /// How many hosts are worked on at the same time.

@@ -139,6 +139,15 @@ impl Lines {
                 let told = |row: &&ProofRow| event.host.is_none() || row.verdict != Verdict::Pass;
                 rows.iter().filter(told).map(|row| self.proof_row(row)).collect()
             }
+            EventKind::PlanWritten { path, digest, next } => vec![
+                self.row(event, (Role::Good, "plan"), &format!("{path} ({digest})")),
+                self.row(event, (Role::Faint, "next"), next),
+            ],
+            EventKind::Approval { signer, key, signed, expires, comment } => {
+                let comment = comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
+                let text = format!("by `{signer}` ({key}) at {signed}, until {expires}{comment}");
+                vec![self.row(event, (Role::Good, "approved"), &text)]
+            }
             EventKind::Warning { message } => vec![self.row(event, (Role::Caution, "warning"), message)],
             EventKind::RunFinished { .. } => self.recap.lines(event, &self.cleaner),
         }

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Hosts are held by another run.
     pub held: bool,
+    /// An approval is missing, or the plan is stale.
+    pub refused: bool,
     /// The run's token may be alive although no host holds it.
     pub token_owed: bool,
     /// Why every host of the run goes back, if that is the scope: those too that an earlier session let go.
@@ -30,7 +32,7 @@ pub fn run_status(outcome: &Outcome) -> RunStatus {
         if back { RunStatus::RolledBack } else { RunStatus::Failed }
     } else if outcome.interrupted {
         RunStatus::Interrupted
-    } else if any(&[HostStatus::Unreachable]) || outcome.held {
+    } else if any(&[HostStatus::Unreachable]) || outcome.refused || outcome.held {
         RunStatus::Failed
     } else {
         RunStatus::Succeeded
@@ -47,6 +49,8 @@ pub fn exit_code(outcome: &Outcome) -> u8 {
         2
     } else if any(&[HostStatus::Unreachable]) {
         4
+    } else if outcome.refused {
+        7
     } else if outcome.held {
         8
     } else if outcome.interrupted {

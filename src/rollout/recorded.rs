@@ -290,6 +290,7 @@ pub async fn recall(
             rollout: Rollout { guard, ..Rollout::default() },
             secrets: Vec::new(),
             services: crate::model::Services::default(),
+            approval: Vec::new(),
             hosts: Vec::new(),
             forks,
             inventory: String::new(),

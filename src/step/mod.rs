@@ -112,6 +112,23 @@ pub struct PlannedStep {
     pub work: Work,
 }
 
+impl PlannedStep {
+    /// The longest that it may take, where it has a limit.
+    #[must_use]
+    pub fn at_most(&self) -> Option<Duration> {
+        let once = match &self.work {
+            Work::VerifyPublish(spec) => spec.timeout,
+            Work::Peek { limit, .. } | Work::Wait { limit, .. } | Work::Act { act: Act::Command { limit, .. }, .. } => {
+                *limit
+            }
+            Work::Http(http) => http.timeout,
+            Work::Act { act: Act::Restart { healthy, timeout, .. }, .. } => *timeout + *healthy,
+            _ => return None,
+        };
+        Some(once.saturating_mul(self.retries + 1).saturating_add(self.drain.unwrap_or_default()))
+    }
+}
+
 /// What a planned step does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

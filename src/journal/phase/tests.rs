@@ -44,6 +44,12 @@ pub(in crate::journal) fn records() -> Vec<(String, Record)> {
             hosts: vec![host()],
             by: Operator::default(),
         },
+        Record::PlanApproved {
+            what: "run".into(),
+            plan: "sha256:p".into(),
+            approvals: Vec::new(),
+            allowed_signers: Vec::new(),
+        },
         Record::SecretKnown { name: "token".into(), fingerprint: crate::model::Fingerprint::of(b"test-token-1") },
         Record::TokenRequested {
             secret: "token".into(),

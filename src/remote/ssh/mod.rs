@@ -15,6 +15,7 @@ mod link;
 mod login;
 mod program;
 mod session;
+mod sign;
 mod stream;
 mod trust;
 
@@ -22,6 +23,7 @@ pub use dial::{Dialer, DialerConfig, Keepalive};
 pub use error::{Class, ConnectError, HostKeyProblem, KeyFileProblem, Phase, Problem};
 pub use keys::AskPassphrase;
 pub use link::Link;
+pub use sign::{SignError, SignerKey, Signers, verify};
 
 #[cfg(test)]
 mod tests;

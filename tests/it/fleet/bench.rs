@@ -131,7 +131,7 @@ impl Fleet {
         self.begin(playbook, args).end()
     }
 
-    fn write(&self, playbook: &Playbook) {
+    pub(super) fn write(&self, playbook: &Playbook) {
         fs::write(self.sandbox().dir().join("fleet.toml"), playbook.text(self.sandbox())).unwrap();
         fs::set_permissions(self.sandbox().dir().join("new-token"), fs::Permissions::from_mode(0o600)).unwrap();
     }

@@ -3,6 +3,7 @@
 //! The hosts are the sandbox's (real SSH, real `sh`, a runner each); the program is the real one; what became of a host
 //! is read from its files and its runner's process, past keyswap.
 
+mod approved;
 mod away;
 mod bench;
 mod common;

@@ -278,6 +278,7 @@ impl Controllers {
             rollout: self.spec(),
             secrets: Vec::new(),
             services: Servers::default(),
+            approval: Vec::new(),
             hosts: planned.collect(),
             forks: 5,
             inventory: "inventory".to_owned(),

@@ -13,15 +13,16 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("remote", &["model"]),
     ("service", &["model"]),
     ("step", &["model", "remote", "secret", "service"]),
-    ("plan", &["model", "step"]),
+    ("approval", &["model", "remote"]),
+    ("plan", &["model", "remote", "step"]),
     ("engine", &["event", "journal", "model", "remote", "secret", "step"]),
     ("rollout", &["engine", "event", "journal", "model", "plan", "remote", "step"]),
     ("sandbox", &["model"]),
     (
         "cli",
         &[
-            "engine", "event", "journal", "load", "model", "plan", "remote", "report", "rollout", "sandbox", "secret",
-            "service", "step",
+            "approval", "engine", "event", "journal", "load", "model", "plan", "remote", "report", "rollout",
+            "sandbox", "secret", "service", "step",
         ],
     ),
 ];
