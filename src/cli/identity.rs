@@ -4,11 +4,13 @@ use camino::Utf8PathBuf;
 use serde_json::json;
 
 use super::args::{IdentityArgs, IdentityVerb, Output};
+use super::errand::{Leave, PlanFiles};
 use super::prompt::Terminal;
 use super::session::Session;
 use super::{CliError, error, token};
+use crate::approval::Kind;
 use crate::load;
-use crate::model::{IdentitySpec, chain};
+use crate::model::{ApprovalPolicy, IdentitySpec, chain};
 use crate::service::infisical::{Applied, Change, Infisical};
 
 pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u8, CliError> {
@@ -16,18 +18,18 @@ pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u
     let spec = load::identity(&args.file);
     let inventory = load::inventory(&args.inventory, &session.context()?);
     let (spec, inventory) = super::inventory::both(spec, inventory)?;
-    if !args.check && !args.yes && !Terminal::is_there() {
+    if !args.check && !args.yes && args.files.out.is_none() && !Terminal::is_there() {
         return Err(CliError::usage(
             "identity apply asks before it changes anything: give --yes, or run it on a terminal",
         ));
     }
-    if !args.check && inventory.approval.is_some() {
-        return Err(CliError::Approval(
-            "this inventory demands an approval, and this version cannot take one for an identity".to_owned(),
-        ));
+    let policies: Vec<ApprovalPolicy> = inventory.approval.iter().cloned().collect();
+    if !args.check {
+        let (file, inventory) = (&args.file, super::inventory::joined(&args.inventory));
+        args.files.may_begin(&policies, &format!("keyswap identity apply {file} -i {inventory}"))?;
     }
     let client = token::operator(session, &inventory.services).await?;
-    let done = apply(session, &client, &spec, (args.check, args.yes)).await;
+    let done = apply(session, (args, &policies), &client, &spec).await;
     // What was lent ends by itself, too.
     let _ = client.log_out().await;
     done
@@ -35,9 +37,9 @@ pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u
 
 async fn apply(
     session: &Session,
+    (args, policies): (&ApplyArgs, &[ApprovalPolicy]),
     client: &Infisical,
     spec: &IdentitySpec,
-    (check, yes): (bool, bool),
 ) -> Result<u8, CliError> {
     let server = |error| CliError::Server(chain(&error));
     let planned = client.plan_identity(spec).await.map_err(server)?;
@@ -47,12 +49,24 @@ async fn apply(
         say.end("ok", "it is what its file says", 0);
         return Ok(0);
     }
-    if check {
+    if args.check {
         say.end("changed", "it would be changed", error::CHANGES);
         return Ok(error::CHANGES);
     }
-    if !yes {
+    let head = format!("identity `{}` in {} at {}", spec.name, spec.project, client.base());
+    let reads = spec.access.iter().map(|access| format!("reads {access}"));
+    let says: Vec<String> =
+        std::iter::once(head).chain(reads).chain(planned.changes.iter().map(Change::to_string)).collect();
+    let leave = args.files.leave(session, Kind::Identity, &says, policies)?;
+    if matches!(leave, Leave::Written) {
+        say.end("changed", "a plan was written, and nothing was changed", 0);
+        return Ok(0);
+    }
+    if !args.yes {
         Terminal::confirm(&format!("Make these {} changes?", planned.changes.len()))?;
+    }
+    if let Leave::By(warrant) = &leave {
+        warrant.claim(&session.store()?, &format!("identity `{}`", spec.name), &session.operator())?;
     }
     let Applied { identity, changed, .. } = client.apply_identity(spec, &planned.changes).await.map_err(server)?;
     let detail = format!("{} changes made, read back and in effect; its id is {identity}", changed.len());
@@ -112,4 +126,6 @@ pub(super) struct ApplyArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) files: PlanFiles,
 }

@@ -15,6 +15,8 @@ pub(super) struct Selected {
     pub(super) inventory: Inventory,
     /// What the operator gave as `-i`.
     pub(super) inventory_name: String,
+    /// Its files, by their whole names.
+    pub(super) inventory_files: Vec<Utf8PathBuf>,
     pub(super) playbook: Playbook,
     pub(super) hosts: Vec<(Host, Vec<Step>)>,
     /// The secret that is minted, and the identity that it is minted for.
@@ -52,7 +54,14 @@ impl Selected {
         }
         match faults {
             Some(faults) => Err(faults.into()),
-            None => Ok(Self { inventory, inventory_name: joined(&wanted.inventory), playbook, hosts, identity }),
+            None => Ok(Self {
+                inventory,
+                inventory_name: joined(&wanted.inventory),
+                inventory_files: wanted.inventory.iter().map(|path| context.cwd.join(path)).collect(),
+                playbook,
+                hosts,
+                identity,
+            }),
         }
     }
 }

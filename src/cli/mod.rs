@@ -4,6 +4,7 @@ mod approve;
 mod args;
 mod audit;
 mod demo;
+mod errand;
 mod error;
 mod from_hosts;
 mod hosts;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
@@ -13,11 +14,14 @@ use zeroize::Zeroizing;
 use super::args::Output;
 use super::audit::judge::{Judge, Names, Report};
 use super::audit::places::Places;
+use super::errand::{Leave, PlanFiles};
 use super::prompt::Terminal;
 use super::session::Session;
-use super::{CliError, audit, error, token};
+use super::{CliError, audit, error, order, token};
+use crate::approval::Kind;
 use crate::journal::{HostPhase, Journal, MintedState, Record, RunPhase, RunState, Store, TokenState};
-use crate::model::{Fingerprint, HostName, HostStatus, RemotePath, RunId, chain};
+use crate::load;
+use crate::model::{ApprovalPolicy, Fingerprint, HostName, HostStatus, RemotePath, RunId, chain};
 use crate::plan::{PlannedHost, RunPlan};
 use crate::remote::{Answer, CallError, Copy, Op};
 use crate::secret::SecretValue;
@@ -32,9 +36,14 @@ pub(super) struct RetireArgs {
     /// Kill the old credential at its issuer, too: only if keyswap minted it in an earlier run
     #[arg(long)]
     pub(super) revoke: bool,
+    /// The inventory whose `[approval]` counts, where the run's own is not where it was
+    #[arg(short, long, value_name = "FILE", requires = "revoke")]
+    pub(super) inventory: Vec<Utf8PathBuf>,
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) files: PlanFiles,
 }
 
 /// A host that was seen on the new credential, and what goes from it.
@@ -69,7 +78,12 @@ pub(super) async fn retire(session: &Session, args: &RetireArgs) -> Result<u8, C
         say.end("ok", &format!("run {run} was retired already"), 0);
         return Ok(0);
     }
-    if !args.yes && !Terminal::is_there() {
+    let policies = if args.revoke { policies(session, args, &plan)? } else { Vec::new() };
+    if !args.revoke && (args.files.out.is_some() || args.files.plan.is_some()) {
+        return Err(CliError::usage("a plan is for retire --revoke: what only removes copies needs none"));
+    }
+    args.files.may_begin(&policies, &format!("keyswap retire {run} --revoke"))?;
+    if !args.yes && args.files.out.is_none() && !Terminal::is_there() {
         return Err(CliError::usage("retire asks before it removes anything: give --yes, or run it on a terminal"));
     }
     let reasons = not_new(&plan, &state);
@@ -81,16 +95,37 @@ pub(super) async fn retire(session: &Session, args: &RetireArgs) -> Result<u8, C
         close(ready).await;
         return Ok(say.refused(&reasons, if unreachable { error::UNREACHABLE } else { 2 }));
     }
-    let done = go(session, args, (&store, &plan, &state), &mut ready).await;
+    let done = go(session, (args, &policies), (&store, &plan, &state), &mut ready).await;
     close(ready).await;
     match done {
         Ok(end) => {
-            say.end("retired", &end, 0);
+            say.end(if args.files.out.is_some() { "planned" } else { "retired" }, &end, 0);
             Ok(0)
         }
         Err(No::Error(error)) => Err(error),
         Err(No::Because(reason)) => Ok(say.refused(&[reason], 2)),
     }
+}
+
+/// Whose approval the end of the old credential needs: by the inventory as it is now, and by what the run was approved by. Where
+/// nobody can tell, it is not done.
+fn policies(session: &Session, args: &RetireArgs, plan: &RunPlan) -> Result<Vec<ApprovalPolicy>, CliError> {
+    let files: Vec<Utf8PathBuf> = match (args.inventory.as_slice(), plan.inventory_files.as_slice()) {
+        ([], []) => plan.inventory.split(" -i ").filter(|path| !path.is_empty()).map(Utf8PathBuf::from).collect(),
+        ([], known) => known.to_vec(),
+        (named, _) => named.to_vec(),
+    };
+    let read = if files.is_empty() { None } else { load::inventory(&files, &session.context()?).ok() };
+    let Some(inventory) = read else {
+        let which = super::inventory::joined(&files);
+        return Err(order::no(format!(
+            "whether the end of the old credential needs an approval stands in the run's inventory ({which}), which cannot be read: \
+             name it with -i"
+        )));
+    };
+    let mut policies = plan.approval.clone();
+    policies.extend(inventory.approval.filter(|policy| !plan.approval.contains(policy)));
+    Ok(policies)
 }
 
 /// Why it is not done.
@@ -248,7 +283,7 @@ fn on_the_new(
 /// Shows, asks, revokes where that is asked for, removes.
 async fn go(
     session: &Session,
-    args: &RetireArgs,
+    (args, policies): (&RetireArgs, &[ApprovalPolicy]),
     (store, plan, state): (&Store, &RunPlan, &RunState),
     ready: &mut [Ready],
 ) -> Result<String, No> {
@@ -272,6 +307,19 @@ async fn go(
     if count == 0 && doomed.is_empty() && state.retired.is_none() && ready.iter().all(|host| host.old.is_empty()) {
         return Err(No::Because("there is no old credential to retire".to_owned()));
     }
+    let mut says = vec![format!("run {}: the old token is revoked, and every copy of it goes", plan.run)];
+    says.extend(
+        doomed.iter().map(|one| format!("{} at {}, minted by run {}", one.token.describe(), one.token.server, one.run)),
+    );
+    says.extend(
+        ready
+            .iter()
+            .flat_map(|host| host.copies.iter().map(|copy| format!("{}: {} {}", host.name, copy.kind, copy.at))),
+    );
+    let leave = args.files.leave(session, Kind::Retire, &says, policies)?;
+    if matches!(leave, Leave::Written) {
+        return Ok("a plan was written, and nothing was removed or revoked".to_owned());
+    }
     if !args.yes {
         let also = if doomed.is_empty() { "" } else { " and revoke the old token" };
         let hosts = ready.len();
@@ -279,6 +327,10 @@ async fn go(
     }
     let by = session.operator();
     let (journal, _) = store.reopen(&plan.run, "retire", &by)?;
+    if let Leave::By(warrant) = &leave {
+        warrant.claim(store, &format!("retire of run {}", plan.run), &by)?;
+        journal.append(None, warrant.record()).await?;
+    }
     let done = finish(store, &journal, ready, doomed, by).await;
     journal.close().await?;
     done

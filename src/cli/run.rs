@@ -531,6 +531,7 @@ fn run_plan(selected: &Selected, run: &RunId, sagas: &[Saga], forks: usize) -> R
             .collect(),
         forks,
         inventory: selected.inventory_name.clone(),
+        inventory_files: selected.inventory_files.clone(),
     }
 }
 

@@ -38,6 +38,9 @@ pub struct RunPlan {
     pub forks: usize,
     /// What the operator gave as inventory, for hints.
     pub inventory: String,
+    /// The inventory's files, by their whole names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inventory_files: Vec<camino::Utf8PathBuf>,
 }
 
 /// One host of a plan.

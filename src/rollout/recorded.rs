@@ -294,6 +294,7 @@ pub async fn recall(
             hosts: Vec::new(),
             forks,
             inventory: String::new(),
+            inventory_files: Vec::new(),
         },
         machines: HashMap::new(),
         stay: Vec::new(),

@@ -1,5 +1,6 @@
 //! The real program against a stand-in Infisical (simulated) and throw-away hosts: mint, prove, roll out, take back.
 
+mod approved;
 mod bench;
 mod faults;
 mod mint;

@@ -282,6 +282,7 @@ impl Controllers {
             hosts: planned.collect(),
             forks: 5,
             inventory: "inventory".to_owned(),
+            inventory_files: Vec::new(),
         };
         self.plan = Some(plan);
         let started = Record::RunStarted {
