@@ -79,8 +79,8 @@ ks_guard_start() {
 
 # ks_watch: the watcher's life: sleep until the lease ends, look again, fire or sleep on; end when the host is settled.
 ks_watch() {
-  local left fence tries
-  tries=0
+  local left fence tries again dirty
+  tries=0 again=0
   cd /
   ks_boot
   printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "$(ks_owner_start "$KS_OWNER_SELF")" >"$K/watcher"
@@ -122,6 +122,18 @@ ks_watch() {
         ks_cas undo "$KS_OWNER_SELF" "$fence" "$RUN" "$E" || { sleep 0.2; continue; }
         ks_fire "$fence"
         ;;
+      dirty)
+        # What a guard could not put back may be possible later: the disk has room again, somebody mended it, the machine was
+        # rebooted. What a controller left dirty is its operator's, who was told what to do.
+        [ -e "$K/runs/$RUN/guard.log" ] || { ks_guard_remove; return 0; }
+        again=$((again + 1))
+        [ $again -lt 60 ] || again=60
+        dirty=$KS_CUR
+        sleep $again
+        ks_cas_look && [ "$KS_CUR" = "$dirty" ] || continue
+        ks_cas undo "$KS_OWNER_SELF" 0 "$RUN" "$E" || continue
+        ks_fire 0
+        ;;
       *)
         ks_guard_remove
         return 0
@@ -142,6 +154,6 @@ ks_fire() {
   # A full disk must not keep the host from going back.
   log=$KS_RUN_DIR/guard.log
   true >"$log" || log=/dev/null
-  (ks_undo "$run") >"$log" 2>&1
+  (KS_FIRED=1 && ks_undo "$run") >"$log" 2>&1
   sync "$log"
 }

@@ -5,6 +5,8 @@
 # as we left it = put back; anything else = somebody else's work, which is not destroyed. Once a kind has failed, the later
 # kinds, which build on it, are skipped. All of it may run twice.
 
+KS_FIRED=
+
 # ks_undo RUN: takes the run back and settles the host as old or dirty. The caller has proven that it holds the host.
 ks_undo() {
   KS_FAILED=0 KS_DIRTY=
@@ -12,7 +14,8 @@ ks_undo() {
   ks_cas_look
   [ "$RUN.$OWN.$BT" = "$1.$KS_OWNER_SELF.$KS_BOOT" ] || ks_die fenced "this session no longer holds the host" run "$RUN" phase "$PH"
   if [ -z "$KS_DIRTY" ]; then ks_release old "$1"; else ks_release dirty "$1"; fi
-  ks_guard_remove
+  # A guard that could not finish tries again, also after a reboot.
+  [ -n "$KS_DIRTY" ] && [ -n "$KS_FIRED" ] || ks_guard_remove
   ks_say settled phase "${KS_DIRTY:-old}" run "$1"
 }
 

@@ -136,6 +136,26 @@ async fn a_guard_whose_way_back_is_not_whole_says_so_and_waits_for_nobody() {
 }
 
 #[tokio::test]
+async fn a_guard_that_could_not_put_the_host_back_tries_again() {
+    in_every_shell(|shell| async move {
+        let runner = Runner::new();
+        let before = runner.picture();
+        let value = runner.dir.join("data/token");
+        let mut one = host(shell, &runner.state()).await;
+        let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
+        half_done(&mut one, &rotation).await;
+        let undo = runner.state().join("runs").join(rotation.run.as_str()).join("undo");
+        let whole = std::fs::read(&undo).unwrap();
+        std::fs::write(&undo, whole.strip_suffix(b"end\n").unwrap()).unwrap();
+        until("the guard to say so", || phase(&runner) == "dirty").await;
+        std::fs::write(&undo, whole).unwrap();
+        until("the guard to mend it", || phase(&runner) == "old").await;
+        assert_eq!(runner.picture(), before, "{shell:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_guard_that_cannot_write_its_log_puts_the_host_back_all_the_same() {
     in_every_shell(|shell| async move {
         let runner = Runner::new();
