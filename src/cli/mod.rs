@@ -2,6 +2,7 @@
 
 mod approve;
 mod args;
+mod ask;
 mod audit;
 mod demo;
 mod errand;

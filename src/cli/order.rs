@@ -19,6 +19,7 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{Operator, Record, Store};
 use crate::model::{ApprovalPolicy, ApprovalProof, RunId};
 use crate::plan::{Proposal, Wanted};
+use crate::step::Proofs;
 
 /// A plan with what makes it good.
 pub(super) struct Order {
@@ -135,6 +136,17 @@ impl Warrant {
     /// When it was used before.
     pub(super) fn claim(&self, store: &Store, by_run: &str, by: &Operator) -> Result<(), CliError> {
         Ok(store.claim(self.sealed.digest(), by_run, by)?)
+    }
+
+    /// Who signed.
+    pub(super) fn names(&self) -> String {
+        let name = |proof: &ApprovalProof| format!("`{}` ({})", proof.signer, proof.key);
+        self.proofs.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What was signed, by whom.
+    pub(super) fn proofs(self) -> Proofs {
+        Proofs { plan: self.sealed.digest().to_owned(), approvals: self.proofs, allowed_signers: self.allowed_signers }
     }
 
     /// What the journal keeps of it.

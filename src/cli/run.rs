@@ -7,6 +7,7 @@ use camino::Utf8Path;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArgs;
+use super::ask::Asker;
 use super::inventory::{Selected, extra_vars};
 use super::order::{self, Order};
 use super::prompt::Terminal;
@@ -120,6 +121,15 @@ pub(super) async fn go(
         _ => None,
     };
     let servers = servers(session, selected).await?.issuing(issuing.as_ref(), &selected.inventory);
+    let asks = selected.hosts.iter().flat_map(|(_, steps)| steps).any(|step| matches!(step.action, Action::Approve(_)));
+    let servers = match asks && !args.check {
+        true => {
+            // Known before any host is touched, and not in its midst.
+            Asker::could_answer(&selected.approval()).map_err(order::no)?;
+            servers.asking(Asker::new(selected.approval(), session.store()?, session.operator()))
+        }
+        false => servers,
+    };
     let run = RunId::new(jiff::Timestamp::now());
     let (events, report) = session.report(&run);
     let shared = shared(session, selected, &run, &events, values, servers)?;

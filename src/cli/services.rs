@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
+use super::ask::Asker;
 use super::token::Issuing;
 use crate::model::{self, AssertNotStored, Http, VerifyPublish};
 use crate::remote::{Relay, Way};
@@ -14,7 +15,7 @@ use crate::secret::{Redactor, SecretValue, Sources};
 use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress, RunnerState};
 use crate::service::http::probe;
 use crate::service::infisical::{InfisicalIssuer, Issuer, Proof};
-use crate::step::{Proved, ServiceError, Services, Verified};
+use crate::step::{Consent, Proved, Question, ServiceError, Services, Verified};
 
 /// The forge, if the inventory names one, who issues the run's token, and plain HTTP.
 pub(super) struct Servers {
@@ -22,6 +23,7 @@ pub(super) struct Servers {
     /// What it said when it did not accept us. It would say so to every host: it is not asked again.
     refused: OnceLock<String>,
     issuer: Option<Arc<InfisicalIssuer>>,
+    asker: Option<Asker>,
     /// Fingerprints of credentials that others use too.
     shared: Vec<String>,
     /// The inventory's names for fingerprints.
@@ -66,9 +68,14 @@ impl Servers {
         }
     }
 
+    /// With who asks people in the midst of a run.
+    pub(super) fn asking(self, asker: Asker) -> Self {
+        Self { asker: Some(asker), ..self }
+    }
+
     /// No servers: for what asks none.
     pub(super) fn none() -> Self {
-        Self { forge: None, refused: OnceLock::new(), issuer: None, shared: Vec::new(), known: Vec::new() }
+        Self { forge: None, refused: OnceLock::new(), issuer: None, asker: None, shared: Vec::new(), known: Vec::new() }
     }
 
     fn forge(&self) -> Result<&ForgeClient, ServiceError> {
@@ -99,6 +106,17 @@ impl Servers {
 }
 
 impl Services for Servers {
+    fn approve<'a>(
+        &'a self,
+        question: &'a Question,
+        progress: &'a (dyn Fn(String) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Consent, String>> {
+        Box::pin(async move {
+            let asker = self.asker.as_ref().ok_or("nothing here asks a person")?;
+            asker.ask(question, progress).await
+        })
+    }
+
     fn prove<'a>(
         &'a self,
         token: &'a SecretValue,

@@ -86,6 +86,8 @@ pub enum StopKind {
     Lost,
     /// The operator stopped the run.
     Cancelled,
+    /// A person whose word was waited for did not give it.
+    Refused,
     /// The journal could not be written: no intent, no act.
     Journal,
 }
@@ -446,12 +448,9 @@ impl Saga {
             let outcome = self.work(step).await;
             // Only what leaves nothing behind is tried again.
             let again = match step.work {
-                Work::Peek { .. }
-                | Work::Wait { .. }
-                | Work::Http(_)
-                | Work::Prove { .. }
-                | Work::AssertNotStored(_) => true,
-                Work::Nothing | Work::Act { .. } | Work::VerifyPublish(_) => false,
+                Work::Nothing | Work::Act { .. } | Work::VerifyPublish(_) | Work::Approve { .. } => false,
+                Work::Peek { .. } | Work::Wait { .. } | Work::Http(_) => true,
+                Work::Prove { .. } | Work::AssertNotStored(_) => true,
             };
             match &outcome {
                 Err(stop) if stop.kind == StopKind::Failed && again && tries < step.retries => tries += 1,
@@ -526,6 +525,7 @@ impl Saga {
             | Work::Http(_)
             | Work::VerifyPublish(_)
             | Work::AssertNotStored(_)
+            | Work::Approve { .. }
             | Work::Prove { .. } => {
                 let shared = self.shared.clone();
                 controllers_work(&shared, std::slice::from_mut(self), step).await

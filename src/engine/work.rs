@@ -6,7 +6,7 @@ use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{HostName, Once, StepStatus, WaitFor};
 use crate::secret::SecretValue;
-use crate::step::{self, PlannedStep, Work};
+use crate::step::{self, Consent, PlannedStep, Proofs, Question, Work};
 
 /// Work that the controller does alone, while the hosts that it is done for are kept alive: one, a batch, or all.
 ///
@@ -39,6 +39,36 @@ pub async fn controllers_work(
                 return Err(Stop::new(StopKind::Failed, format!("the value of `{secret}` is not at hand")));
             };
             prove(shared, (host.as_ref(), sagas), step, (secret, value)).await
+        }
+        Work::Approve { message, limit } => {
+            let progress = |detail: String| {
+                shared.events.emit(host.as_ref(), Some(&step.id), EventKind::StepProgress { detail });
+            };
+            let question = Question {
+                run: shared.run.clone(),
+                step: step.id.clone(),
+                batch: sagas.first().map_or(0, Saga::batch),
+                host: host.clone(),
+                hosts: sagas.iter().map(|saga| saga.name().clone()).collect(),
+                message: message.clone(),
+                limit: *limit,
+            };
+            let asked = keep_alive(sagas, async {
+                tokio::select! {
+                    answer = shared.services.approve(&question, &progress) => Some(answer),
+                    () = shared.halt.cancelled() => None,
+                }
+            });
+            let Consent { detail, proofs } = match asked.await {
+                Some(Ok(consent)) => consent,
+                Some(Err(why)) => return Err(Stop::new(StopKind::Refused, why)),
+                None => return Err(Stop::new(StopKind::Cancelled, "stopped by the operator")),
+            };
+            if let Some(Proofs { plan, approvals, allowed_signers }) = proofs {
+                let what = format!("step {}", step.id);
+                shared.journal.append(None, Record::PlanApproved { what, plan, approvals, allowed_signers }).await?;
+            }
+            Ok((StepStatus::Ok, detail))
         }
         Work::AssertNotStored(spec) => {
             let looked = keep_alive(sagas, shared.services.not_stored(spec)).await;

@@ -200,7 +200,7 @@ fn watcher(rolling: &Rolling, before: u32) -> impl Fn(&Stop) + Clone + Send + Sy
         if stop.kind == StopKind::Cancelled {
             return;
         }
-        if stop.kind == StopKind::Held {
+        if matches!(stop.kind, StopKind::Held | StopKind::Refused) {
             halt.cancel();
             return;
         }
@@ -237,7 +237,11 @@ impl State {
             self.stopped.get_or_insert_with(|| "stopped by the operator".to_owned());
             return;
         }
-        self.outcome.failed = true;
+        if stop.kind == StopKind::Refused {
+            self.outcome.refused = true;
+        } else {
+            self.outcome.failed = true;
+        }
         self.stopped.get_or_insert(stop.reason);
     }
 
@@ -265,6 +269,12 @@ async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<F
     for one in fallen {
         match one.stop.kind {
             StopKind::Cancelled => cancelled.push(one),
+            // Nothing is wrong with the host: somebody did not want it to go on.
+            StopKind::Refused => {
+                state.outcome.refused = true;
+                state.stopped.get_or_insert_with(|| one.stop.reason.clone());
+                cancelled.push(one);
+            }
             StopKind::Held => held.push(one),
             _ => failed.push(one),
         }

@@ -25,7 +25,7 @@ use crate::model::{
 use crate::remote::{Act, Fact, HostCondition, UndoRecord, in_undo_order};
 
 pub use looks::Looks;
-pub use services::{Proved, ServiceError, Services, Verified};
+pub use services::{Consent, Proofs, Proved, Question, ServiceError, Services, Verified};
 pub use values::Values;
 
 /// What is to be done on one host, and its way back.
@@ -118,9 +118,10 @@ impl PlannedStep {
     pub fn at_most(&self) -> Option<Duration> {
         let once = match &self.work {
             Work::VerifyPublish(spec) => spec.timeout,
-            Work::Peek { limit, .. } | Work::Wait { limit, .. } | Work::Act { act: Act::Command { limit, .. }, .. } => {
-                *limit
-            }
+            Work::Approve { limit, .. }
+            | Work::Peek { limit, .. }
+            | Work::Wait { limit, .. }
+            | Work::Act { act: Act::Command { limit, .. }, .. } => *limit,
             Work::Http(http) => http.timeout,
             Work::Act { act: Act::Restart { healthy, timeout, .. }, .. } => *timeout + *healthy,
             _ => return None,
@@ -162,6 +163,13 @@ pub enum Work {
     VerifyPublish(VerifyPublish),
     /// Looks that names are not among what the forge gives to jobs, from the controller.
     AssertNotStored(AssertNotStored),
+    /// Waits for a person's word.
+    Approve {
+        /// What is asked.
+        message: String,
+        /// For how long.
+        limit: Duration,
+    },
     /// Looks what a secret can read.
     Prove {
         /// Which.
@@ -186,6 +194,7 @@ impl Work {
                 | Self::VerifyPublish(_)
                 | Self::AssertNotStored(_)
                 | Self::Prove { .. }
+                | Self::Approve { .. }
                 | Self::Wait { until: WaitFor::Time(_), .. }
         )
     }
@@ -227,6 +236,9 @@ struct Planner<'a> {
     /// The playbook has steps that could change files at all.
     has_file_steps: bool,
 }
+
+/// How long a person is waited for where the step names no limit.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What a step's own planner says.
 struct Planned {
@@ -351,9 +363,10 @@ impl Planner<'_> {
                 format!("looks that the jobs of {} are given no {}", spec.repo, spec.names.join(", ")),
                 Work::AssertNotStored(spec.clone()),
             )),
-            Action::Approve(_) => {
-                Err(No::because(format!("this version of keyswap cannot do `{}` yet", step.action.key())))
-            }
+            Action::Approve(approve) => Ok(Planned::check(
+                format!("waits for a person's word: {}", approve.message),
+                Work::Approve { message: approve.message.clone(), limit: step.timeout.unwrap_or(PATIENCE) },
+            )),
         }
     }
 

@@ -1,11 +1,12 @@
 //! What steps ask of servers, from the controller.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{AssertNotStored, Http, ProofRow, VerifyPublish};
+use crate::model::{ApprovalProof, AssertNotStored, HostName, Http, ProofRow, RunId, StepRef, VerifyPublish};
 use crate::remote::Way;
 use crate::secret::SecretValue;
 
@@ -50,6 +51,18 @@ pub trait Services: Send + Sync {
     /// Asks an HTTP server; says in a line what it answered.
     fn http<'a>(&'a self, spec: &'a Http) -> BoxFuture<'a, Result<String, ServiceError>>;
 
+    /// Waits for a person's word. `progress` gets a line that says what is waited for.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn approve<'a>(
+        &'a self,
+        _question: &'a Question,
+        _progress: &'a (dyn Fn(String) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Consent, String>> {
+        Box::pin(async { Err("there is nobody to ask".to_owned()) })
+    }
+
     /// Looks what a token can read: from here, or from a host's side of the network. Changes nothing.
     ///
     /// # Errors
@@ -62,6 +75,52 @@ pub trait Services: Send + Sync {
         let message = "there is no issuer that could say what the token is for".to_owned();
         Box::pin(async { Err(ServiceError { message, auth: true }) })
     }
+}
+
+/// What a person is asked in the midst of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// In which run.
+    pub run: RunId,
+    /// By which step.
+    pub step: StepRef,
+    /// For which batch; 0 before the first.
+    pub batch: u32,
+    /// For this host alone; `None`: for all of `hosts`.
+    pub host: Option<HostName>,
+    /// The hosts that wait.
+    pub hosts: Vec<HostName>,
+    /// The playbook's own words.
+    pub message: String,
+    /// How long they wait.
+    pub limit: Duration,
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hosts: Vec<&str> = self.hosts.iter().map(HostName::as_str).collect();
+        write!(f, "step {}, for {}: {}", self.step, hosts.join(", "), self.message)
+    }
+}
+
+/// Somebody said yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// Who and how, in a line.
+    pub detail: String,
+    /// The signatures, where there are any.
+    pub proofs: Option<Proofs>,
+}
+
+/// Signatures over a digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proofs {
+    /// The digest that was signed.
+    pub plan: String,
+    /// Who signed it.
+    pub approvals: Vec<ApprovalProof>,
+    /// SHA-256 of each `allowed_signers` that they were compared with.
+    pub allowed_signers: Vec<String>,
 }
 
 /// What a token was seen to read.

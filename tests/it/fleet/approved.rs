@@ -10,7 +10,7 @@ use keyswap::remote::ssh::SignerKey;
 
 use super::bench::{Fleet, Playbook};
 use crate::support::real_host::keygen;
-use crate::support::runner_host::Said;
+use crate::support::runner_host::{AtWork, Said};
 use crate::support::wait_until;
 
 /// Hosts whose inventory demands approvals, and people with keys.
@@ -386,6 +386,46 @@ fn keys_of_every_kind_sign_from_files_and_from_an_agent() {
         assert!(desk.openssh("plan.json", signer, "allowed"), "{signer}");
     }
     desk.follow("plan.json").assert(0, "succeeded", "changed");
+}
+
+#[test]
+fn a_step_waits_for_a_signature_between_batches() {
+    let desk = Desk::start(2, "required = 1");
+    let mut playbook = Playbook::new("");
+    playbook.first =
+        "[[steps]]\nname = \"go on\"\nonce = \"batch\"\ntimeout = \"4s\"\napprove = { message = \"Is it well?\" }"
+            .into();
+    let question = |run: &str, batch: u32| format!("controller/runs/{run}/step-1-batch-{batch}.plan");
+    let begin = |out: &str| {
+        desk.fleet.write(&playbook);
+        desk.plan(out);
+        desk.approve(out, "alice", "alice");
+        let at_work = AtWork::start(&mut desk.fleet.keyswap("jsonl"), &["run", "--plan", out, "--yes"]);
+        wait_until("it asks", || at_work.so_far().contains("keyswap approve "));
+        let run = serde_json::from_str::<serde_json::Value>(at_work.so_far().lines().next().unwrap()).unwrap();
+        (at_work, run["run"].as_str().unwrap().to_owned())
+    };
+    // Answered for the first batch, by a key that may and one that may not; for the second batch by nobody in time.
+    let (at_work, run) = begin("short.plan");
+    // The host that asks is held, with its way back on it; none of its files has changed.
+    desk.fleet.assert("OU", &Said::new(None, at_work.so_far().into_bytes(), Vec::new()));
+    desk.approve(&question(&run, 1), "mallory", "mallory");
+    desk.approve(&question(&run, 1), "bob", "bob");
+    let said = at_work.end();
+    assert_eq!((said.code, &said.last()["status"]), (Some(7), &"failed".into()), "{}", said.all());
+    assert!(said.stdout.contains("approved by `bob`") && said.stdout.contains("not approved in 4 s"), "{}", said.all());
+    desk.fleet.assert("NO", &said);
+    let journal = desk.read(&format!("controller/runs/{run}/journal.jsonl"));
+    assert!(journal.contains("step 1. go on") && journal.contains("\"signer\":\"bob\""), "{journal}");
+    assert_eq!(desk.fleet.say(&["rollback"]).code, Some(0));
+
+    // Nobody to ask and nobody whose signature would count: said before any host is touched, and --yes is no answer.
+    let open = desk.read("inventory.toml").split("[approval]").next().unwrap().to_owned();
+    desk.write("open.toml", &open);
+    let said = desk.fleet.say(&["run", "fleet.toml", "-i", "open.toml", "--yes"]);
+    assert_eq!(said.code, Some(7), "{}", said.all());
+    assert!(said.stderr.contains("run it on a terminal"), "{}", said.all());
+    desk.fleet.assert("OO", &said);
 }
 
 /// An `ssh-agent` of the test's own.
