@@ -27,6 +27,9 @@ pub(super) struct Global {
     /// Colours
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(super) color: Color,
+    /// Ask once, for all hosts, for the password with which sudo makes us root there
+    #[arg(short = 'K', long, global = true)]
+    pub(super) ask_become_pass: bool,
     /// Where runs are journaled [default: $XDG_STATE_HOME/keyswap or ~/.local/state/keyswap]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<Utf8PathBuf>,

@@ -28,7 +28,7 @@ pub(super) async fn back_from_hosts(
     let hosts = select(session, &from.as_select(), Some(&from.as_reach(args.forks)))?;
     let order: Vec<HostName> = hosts.iter().map(|host| host.name.clone()).collect();
     let inventory = joined(&from.inventory);
-    let connect = session.connect(&inventory);
+    let connect = session.connect(&inventory)?;
     let forks = usize::from(args.forks);
     let asked = ask(&connect, hosts, forks).await;
     let run = match which(&asked, command, args.run.as_deref()) {

@@ -92,7 +92,7 @@ async fn accept(session: &Session, args: &HostsArgs, hosts: &[Host]) -> Result<u
     for offer in &offers {
         let usual = || session.home().join(".ssh/known_hosts");
         let file: Utf8PathBuf = offer.connection.known_hosts.first().cloned().unwrap_or_else(usual);
-        let endpoint = Endpoint::new(&offer.connection.address, offer.connection.port);
+        let endpoint = Endpoint::of(&offer.connection);
         learn(&file, &endpoint, &offer.key)
             .map_err(|error| CliError::internal(&format!("cannot write {file}"), error))?;
         out.line(&format!("{}: added to {file}", offer.name));
@@ -107,7 +107,7 @@ async fn accept(session: &Session, args: &HostsArgs, hosts: &[Host]) -> Result<u
 /// Reaches every selected host, logs in, escalates, and says what it is.
 pub(super) async fn ping(session: &Session, args: &PingArgs) -> Result<u8, CliError> {
     let hosts = select(session, &args.select, Some(&args.reach))?;
-    let connect = Arc::new(SshConnect::new(session.dialer(), joined(&args.select.inventory)));
+    let connect = Arc::new(session.ssh(&joined(&args.select.inventory))?);
     let permits = Arc::new(Semaphore::new(usize::from(args.reach.forks)));
     let mut tasks = JoinSet::new();
     for (at, host) in hosts.into_iter().enumerate() {

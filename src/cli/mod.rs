@@ -12,6 +12,7 @@ mod hosts;
 mod identity;
 mod inventory;
 mod order;
+mod passwords;
 #[cfg(debug_assertions)]
 mod pause;
 mod prompt;

@@ -39,7 +39,7 @@ impl Terminal {
         }
     }
 
-    fn hidden(question: &str) -> Result<Zeroizing<String>, PromptError> {
+    pub(super) fn hidden(question: &str) -> Result<Zeroizing<String>, PromptError> {
         if !Self::is_there() {
             return Err(PromptError::NoTerminal);
         }

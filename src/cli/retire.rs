@@ -174,7 +174,7 @@ async fn look(
     plan: &RunPlan,
     state: &RunState,
 ) -> Result<(Vec<Ready>, Vec<String>, bool), CliError> {
-    let connect = session.connect(&plan.inventory);
+    let connect = session.connect(&plan.inventory)?;
     let names = Names::of_runs(audit::minted(session)?);
     let mut looking = tokio::task::JoinSet::new();
     for (at, planned) in plan.hosts.iter().cloned().enumerate() {

@@ -72,7 +72,7 @@ pub(super) async fn back(
     let wanted = |host: &HostState| goes_back(command, host);
     let any = plan.hosts.iter().any(|planned| state.hosts.get(&planned.host.name).is_some_and(wanted));
     if !any && state.owed_token().is_none() {
-        let unseen = held_unseen(&session.connect(&plan.inventory), &plan, &state, usize::from(args.forks)).await;
+        let unseen = held_unseen(&session.connect(&plan.inventory)?, &plan, &state, usize::from(args.forks)).await;
         if !unseen.is_empty() {
             return Ok(cut_short(session, &run, unseen));
         }
@@ -146,7 +146,7 @@ pub(super) fn shared_for(
         run: plan.on_hosts().clone(),
         owner: session.owner(),
         about: Arc::new(about(plan)),
-        connect: session.connect(&plan.inventory),
+        connect: session.connect(&plan.inventory)?,
         journal,
         events: events.clone(),
         values: Arc::new(values),

@@ -210,7 +210,7 @@ fn shared(
         run: run.clone(),
         owner: session.owner(),
         about: Arc::default(),
-        connect: session.connect(&selected.inventory_name),
+        connect: session.connect(&selected.inventory_name)?,
         journal,
         events: events.clone(),
         values: Arc::new(values),

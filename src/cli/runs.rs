@@ -113,7 +113,7 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
 /// The runs that hosts know, with each host's own word.
 async fn from_hosts(session: &Session, args: &RunsArgs) -> Result<u8, CliError> {
     let hosts = select(session, &args.from.as_select(), Some(&args.from.as_reach(FORKS)))?;
-    let connect = session.connect(&joined(&args.from.inventory));
+    let connect = session.connect(&joined(&args.from.inventory))?;
     let asked = ask(&connect, hosts, usize::from(FORKS)).await;
     let mut out = session.out();
     let prefix = args.run.as_deref().unwrap_or_default();

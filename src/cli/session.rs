@@ -2,14 +2,16 @@
 
 use std::io::{IsTerminal, Stdout};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use camino::Utf8PathBuf;
+use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use super::args::{Color, Global, Output};
+use super::passwords::{self, FromSources};
 use super::prompt::terminal;
 use crate::event::{EventKind, Sink};
 use crate::journal::{Operator, RunPhase, RunState, Store};
@@ -25,6 +27,9 @@ pub(super) struct Session {
     pub(super) global: Global,
     pub(super) redactor: Redactor,
     pub(super) sources: Sources,
+    passwords: Arc<FromSources>,
+    /// What `-K` asked for.
+    become_password: Arc<OnceLock<SecretString>>,
     #[cfg(debug_assertions)]
     pause: Option<super::pause::Pause>,
 }
@@ -36,10 +41,13 @@ impl Session {
         log(global.verbose, &redactor);
         #[cfg(debug_assertions)]
         let pause = environment.get(super::pause::VARIABLE);
+        let sources = Sources::new(environment, terminal());
         Self {
             global: global.clone(),
+            passwords: FromSources::new(&sources, &redactor),
+            become_password: Arc::default(),
             redactor,
-            sources: Sources::new(environment, terminal()),
+            sources,
             #[cfg(debug_assertions)]
             pause: pause.and_then(|text| super::pause::Pause::parse(text.to_str()?)),
         }
@@ -51,6 +59,8 @@ impl Session {
             global,
             redactor: self.redactor.clone(),
             sources: self.sources.clone(),
+            passwords: Arc::clone(&self.passwords),
+            become_password: Arc::clone(&self.become_password),
             #[cfg(debug_assertions)]
             pause: self.pause.clone(),
         }
@@ -96,15 +106,26 @@ impl Session {
         Ok(store)
     }
 
-    /// Makes connections for one run; `inventory` is what the operator gave as `-i`, for hints.
-    pub(super) fn connect(&self, inventory: &str) -> Arc<dyn Connect> {
-        let connect: Arc<dyn Connect> = Arc::new(SshConnect::new(self.dialer(), inventory.to_owned()));
+    /// Logs in and escalates; `inventory` is what the operator gave as `-i`, for hints. With `-K` the password is asked for
+    /// now, once for the process.
+    pub(super) fn ssh(&self, inventory: &str) -> Result<SshConnect, CliError> {
+        if self.global.ask_become_pass && self.become_password.get().is_none() {
+            // Only the first answer counts, and nobody else asks at the same time.
+            let _ = self.become_password.set(passwords::ask(&self.redactor)?);
+        }
+        let connect = SshConnect::new(self.dialer(), inventory.to_owned());
+        Ok(connect.with_passwords(self.passwords.clone(), self.become_password.get().cloned()))
+    }
+
+    /// Makes connections for one run.
+    pub(super) fn connect(&self, inventory: &str) -> Result<Arc<dyn Connect>, CliError> {
+        let connect: Arc<dyn Connect> = Arc::new(self.ssh(inventory)?);
         #[cfg(debug_assertions)]
         let connect = match &self.pause {
             Some(pause) => pause.connect(connect),
             None => connect,
         };
-        connect
+        Ok(connect)
     }
 
     /// Who is at work, for the journal and for whoever finds a host held.
@@ -125,6 +146,7 @@ impl Session {
             home: self.home(),
             agent_socket: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from),
             passphrase: terminal(),
+            passwords: self.passwords.clone(),
             keepalive: Keepalive::default(),
         }))
     }

@@ -16,7 +16,7 @@ pub(super) async fn unlock(session: &Session, args: &UnlockArgs) -> Result<u8, C
         return Err(CliError::usage(format!("unlock takes one host; `{}` selects {}", args.host, hosts.len())));
     };
     let name = &host.name;
-    let connect = session.connect(&joined(&args.inventory));
+    let connect = session.connect(&joined(&args.inventory))?;
     let mut out = session.out();
     let mut conn = match connect.connect(host).await {
         Ok(conn) => conn,

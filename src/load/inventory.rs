@@ -77,15 +77,15 @@ impl Draft {
     fn file(&mut self, sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) {
         let reader = Reader::new(sink, &node.place, &node.table, "an inventory", FILL);
         if let Got::Is(defaults) = reader.table("defaults") {
-            self.defaults.merge(&HostKeys::read(&defaults, path));
+            self.defaults.merge(&HostKeys::read(&defaults, path, context));
             defaults.finish();
         }
         let mut mentions: Vec<(Place, Vec<HostName>)> = Vec::new();
         if let Got::Is(groups) = reader.table("groups") {
-            self.groups(&groups, path, &mut mentions);
+            self.groups(&groups, path, context, &mut mentions);
         }
         if let Got::Is(hosts) = reader.table("hosts") {
-            self.hosts(&hosts, path, &mut mentions);
+            self.hosts(&hosts, path, context, &mut mentions);
         }
         mentions.sort_by(|a, b| a.0.cmp(&b.0));
         for (place, names) in mentions {
@@ -109,7 +109,13 @@ impl Draft {
         reader.finish();
     }
 
-    fn groups(&mut self, groups: &Reader<'_>, path: &Utf8Path, mentions: &mut Vec<(Place, Vec<HostName>)>) {
+    fn groups(
+        &mut self,
+        groups: &Reader<'_>,
+        path: &Utf8Path,
+        context: &Context,
+        mentions: &mut Vec<(Place, Vec<HostName>)>,
+    ) {
         for entry in groups.entries() {
             if ["all", "ungrouped"].contains(&entry.key) {
                 let diag = Diag::at(entry.key_place, format!("the group `{}` is there already", entry.key));
@@ -121,7 +127,7 @@ impl Draft {
                 continue;
             }
             let Got::Is(table) = groups.open(&entry, format!("the group `{}`", entry.key)) else { continue };
-            let keys = HostKeys::read(&table, path);
+            let keys = HostKeys::read(&table, path, context);
             let mut hosts = Vec::new();
             if let Got::Is(lists) = table.list("hosts", expand) {
                 let place = table.get("hosts").map_or_else(|| table.here(), |entry| entry.place);
@@ -143,11 +149,17 @@ impl Draft {
         }
     }
 
-    fn hosts(&mut self, hosts: &Reader<'_>, path: &Utf8Path, mentions: &mut Vec<(Place, Vec<HostName>)>) {
+    fn hosts(
+        &mut self,
+        hosts: &Reader<'_>,
+        path: &Utf8Path,
+        context: &Context,
+        mentions: &mut Vec<(Place, Vec<HostName>)>,
+    ) {
         for entry in hosts.entries() {
             let names = hosts.parse_at(entry.key_place.clone(), entry.key, expand);
             let Got::Is(table) = hosts.open(&entry, format!("the host `{}`", entry.key)) else { continue };
-            let keys = HostKeys::read(&table, path);
+            let keys = HostKeys::read(&table, path, context);
             table.finish();
             let Got::Is(names) = names else { continue };
             mentions.push((entry.key_place, names.clone()));

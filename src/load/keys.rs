@@ -12,8 +12,8 @@ use super::diag::{Diag, Place, quoted};
 use super::file::{Sink, local_path};
 use super::reader::{Fill, Reader};
 use super::template::{self, Mode, Scope, Var};
-use super::{Context, vars};
-use crate::model::{Become, Connection, HostName, RemotePath, Vars};
+use super::{Context, shared, vars};
+use crate::model::{Become, Connection, HostName, RemotePath, SecretSource, Vars};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -39,7 +39,10 @@ pub(super) struct HostKeys {
     identity_file: Option<At<Vec<Written>>>,
     known_hosts: Option<At<Vec<Written>>>,
     host_key: Option<Vec<String>>,
+    host_key_alias: Option<At<String>>,
     become_method: Option<Become>,
+    password: Option<SecretSource>,
+    become_password: Option<SecretSource>,
     connect_timeout: Option<Duration>,
     state_dir: Option<At<String>>,
     vars: IndexMap<String, Var>,
@@ -47,7 +50,7 @@ pub(super) struct HostKeys {
 
 impl HostKeys {
     /// Reads the host keys of a table that may hold others as well.
-    pub(super) fn read(reader: &Reader<'_>, file: &Utf8Path) -> Self {
+    pub(super) fn read(reader: &Reader<'_>, file: &Utf8Path, context: &Context) -> Self {
         let at = |key: &'static str| reader.get(key).map_or_else(|| reader.here(), |entry| entry.place);
         // A text without templates can be judged at once; with them it waits for the host.
         let text = |key, check: &dyn Fn(&str) -> Result<(), Problem>| {
@@ -60,6 +63,16 @@ impl HostKeys {
         let written = |key: &'static str| {
             let whole = |text: &str| Ok(Written { text: text.to_owned(), file: file.to_owned() });
             reader.list(key, whole).value().map(|value| At { value, place: at(key) })
+        };
+        let password = |key: &'static str| {
+            let entry = reader.get(key)?;
+            match shared::secret_source(reader, &entry, file, context)? {
+                SecretSource::Infisical { .. } => {
+                    reader.wrong(key, "Infisical mints tokens, not passwords");
+                    None
+                }
+                source => Some(source),
+            }
         };
         let jump = reader.list("jump", |text| match text.trim() {
             "" => Err(Problem::new("a hop has a name").help("`jump = []` for none")),
@@ -75,9 +88,12 @@ impl HostKeys {
             identity_file: written("identity_file"),
             known_hosts: written("known_hosts"),
             host_key: reader.list("host_key", check::host_key).value(),
+            host_key_alias: text("host_key_alias", &|text| check::address(text).map(drop)),
             become_method: reader
                 .word("become", &[("none", Become::None), ("sudo", Become::Sudo), ("doas", Become::Doas)])
                 .value(),
+            password: password("password"),
+            become_password: password("become_password"),
             connect_timeout: reader.positive("connect_timeout").value(),
             state_dir: text("state_dir", &|text| state_dir(text).map(drop)),
             vars: vars::read_under(reader, "vars"),
@@ -98,7 +114,10 @@ impl HostKeys {
         lay(&mut self.identity_file, &over.identity_file);
         lay(&mut self.known_hosts, &over.known_hosts);
         lay(&mut self.host_key, &over.host_key);
+        lay(&mut self.host_key_alias, &over.host_key_alias);
         lay(&mut self.become_method, &over.become_method);
+        lay(&mut self.password, &over.password);
+        lay(&mut self.become_password, &over.become_password);
         lay(&mut self.connect_timeout, &over.connect_timeout);
         lay(&mut self.state_dir, &over.state_dir);
         self.vars.extend(over.vars.iter().map(|(name, var)| (name.clone(), var.clone())));
@@ -137,6 +156,10 @@ impl HostKeys {
             Some(dir) => filler.text(dir, state_dir).map(Some),
             None => Some(None),
         };
+        let alias = match &self.host_key_alias {
+            Some(alias) => filler.text(alias, check::address).map(Some),
+            None => Some(None),
+        };
         let timeout = self.connect_timeout.unwrap_or(Duration::from_secs(10));
         Some(Connection {
             address: address?,
@@ -146,7 +169,10 @@ impl HostKeys {
             identity_files: identity_files?,
             known_hosts: known_hosts?,
             host_keys: self.host_key.clone().unwrap_or_default(),
+            host_key_alias: alias?,
+            password: self.password.clone(),
             become_method: self.become_method.unwrap_or_default(),
+            become_password: self.become_password.clone(),
             connect_timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
             state_dir: state_dir?,
         })
@@ -211,17 +237,11 @@ pub(super) fn foreign_hop(text: &str, from: &Connection) -> Result<Connection, P
         return Err(Problem::new(format!("{} has no valid port", quoted(text))));
     }
     Ok(Connection {
-        address,
-        port: port.unwrap_or(22),
-        user,
-        jump: Vec::new(),
+        // A pin or an alias is for the host that it stands at, not for those on the way.
         identity_files: from.identity_files.clone(),
         known_hosts: from.known_hosts.clone(),
-        // A pin is for the host that it stands at, not for those on the way.
-        host_keys: Vec::new(),
-        become_method: Become::None,
         connect_timeout_ms: from.connect_timeout_ms,
-        state_dir: None,
+        ..Connection::new(address, port.unwrap_or(22), user)
     })
 }
 

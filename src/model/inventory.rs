@@ -45,7 +45,7 @@ pub struct Host {
 }
 
 /// How a host is reached. It holds references to keys, never a key or a password.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Connection {
     /// DNS name or IP address.
     pub address: String,
@@ -65,9 +65,18 @@ pub struct Connection {
     /// Pinned host keys (`ssh-ed25519 AAAA…`); when there are any, only these are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_keys: Vec<String>,
+    /// The name under which the host's key is looked up, and which its certificate must be made for, if not the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key_alias: Option<String>,
+    /// Where the login's password comes from, for hosts that take no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretSource>,
     /// How to become root there.
     #[serde(rename = "become")]
     pub become_method: Become,
+    /// Where sudo's password comes from, if it wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub become_password: Option<SecretSource>,
     /// Limit for TCP connect, key exchange and login together, per hop, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Where keyswap keeps its state on the host, if not in the usual place (`/var/lib/keyswap`, or
@@ -76,8 +85,30 @@ pub struct Connection {
     pub state_dir: Option<super::RemotePath>,
 }
 
+impl Connection {
+    /// A connection with nothing but the usual: no hops, the usual files, no escalation, ten seconds.
+    #[must_use]
+    pub fn new(address: impl Into<String>, port: u16, user: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            port,
+            user: user.into(),
+            jump: Vec::new(),
+            identity_files: Vec::new(),
+            known_hosts: Vec::new(),
+            host_keys: Vec::new(),
+            host_key_alias: None,
+            password: None,
+            become_method: Become::None,
+            become_password: None,
+            connect_timeout_ms: 10_000,
+            state_dir: None,
+        }
+    }
+}
+
 /// One hop on the way to a host, itself a whole connection without hops of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Jump {
     /// What the inventory calls the hop.
     pub name: String,
@@ -86,7 +117,7 @@ pub struct Jump {
 }
 
 /// How to gain root on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Become {
     /// Stay the login user.

@@ -12,7 +12,7 @@ use super::RemotePath;
 pub type SecretName = String;
 
 /// Where a secret's value comes from. It is read when it is needed and never written anywhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
 pub enum SecretSource {
     /// Asked on the terminal, without echo, twice.

@@ -6,6 +6,7 @@
 mod answer;
 mod connect;
 mod op;
+mod password;
 mod pipe;
 mod relay;
 pub mod shell;
@@ -24,6 +25,7 @@ pub use answer::{
 };
 pub use connect::SshConnect;
 pub use op::{Act, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
+pub use password::{NoPasswords, Passwords};
 pub use pipe::{Exit, Lost, Pipe};
 pub use relay::Relay;
 pub use survey::{Copy, KnownPlace, KnownWhat, Seen, SeenEnv, SeenFile, SeenService, SeenState, Survey};

@@ -62,7 +62,7 @@ pub(super) async fn audit(session: &Session, args: &AuditArgs) -> Result<u8, Cli
         hosts.push((reached(host, &args.reach), places));
     }
     let known = Names::new(&inventory, minted(session)?);
-    let connect = session.connect(&joined(&args.select.inventory));
+    let connect = session.connect(&joined(&args.select.inventory))?;
     let looked = all(connect, hosts, &known, args).await;
     Ok(tell(session, &looked))
 }

@@ -9,11 +9,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::LIBRARY;
+use super::{Boot, LIBRARY};
+use crate::remote::ssh::last_words;
 use crate::remote::{Exit, Lost, Pipe};
 
 /// The most that noise before the hello, or one answer, may hold.
-const MAX_NOISE: usize = 64 * 1024;
+pub(super) const MAX_NOISE: usize = 64 * 1024;
 const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Why a shell could not be started, or a request not be answered.
@@ -26,13 +27,19 @@ pub enum ShellError {
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
     /// The program ended where the shell should have spoken.
-    #[error("the remote shell did not start{}", .stderr.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
+    #[error("the remote shell did not start{}", .stderr.as_deref().map(|text| format!(": {}", last_words(text))).unwrap_or_default())]
     NotStarted {
         /// Its exit status, where it had one.
         status: Option<u32>,
-        /// The end of what it wrote to standard error, cleaned.
+        /// The end of what it wrote to standard error.
         stderr: Option<String>,
     },
+    /// The password for escalation was refused.
+    #[error("the password was refused")]
+    WrongPassword,
+    /// Escalation asks something else than the password.
+    #[error("the way to root asks something else than a password: {0}")]
+    Question(String),
     /// The other side does not speak the protocol.
     #[error("the remote shell answered out of turn: {0}")]
     Protocol(&'static str),
@@ -47,9 +54,10 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    /// Sends the library and waits for the hello. `state_dir` overrides the usual place of the host's state.
+    /// Gets past `boot`'s questions, sends the library and waits for the hello. `state_dir` overrides the usual place of the host's state.
     pub(crate) async fn start(
         pipe: Box<dyn Pipe>,
+        boot: Option<Boot>,
         state_dir: Option<&str>,
         limit: Duration,
     ) -> Result<Self, ShellError> {
@@ -59,6 +67,9 @@ impl Shell {
         let hello = format!("{} {}\n{library}", shell.nonce, library.len());
         let deadline = Instant::now() + limit;
         let started = async {
+            if let Some(boot) = boot {
+                shell.buffer = boot.admit(&mut *shell.pipe, deadline).await?;
+            }
             shell.pipe.send(Bytes::from(hello)).await?;
             let wanted = format!("H {} ", shell.nonce);
             let mut noise = 0;

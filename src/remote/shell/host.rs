@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::quote::call;
-use super::{Shell, ShellError};
+use super::{Boot, Shell, ShellError};
 use super::{parse, survey};
 use crate::model::{EnvFormat, Fingerprint, RemotePath, RestartHow, RunId};
 use crate::remote::{
@@ -23,12 +23,18 @@ pub struct ShellHost {
 }
 
 impl ShellHost {
-    /// Starts the shell on `pipe` and asks what the host is. `state_dir` overrides the usual place of its state.
+    /// Starts the shell on `pipe`, where the command of `boot` was started, if that is not a shell already. `state_dir`
+    /// overrides the usual place of its state.
     ///
     /// # Errors
     /// When the shell does not start, or lacks a tool that it needs.
-    pub async fn start(pipe: Box<dyn Pipe>, state_dir: Option<&str>, limit: Duration) -> Result<Self, ShellError> {
-        let shell = Shell::start(pipe, state_dir, limit).await?;
+    pub async fn start(
+        pipe: Box<dyn Pipe>,
+        boot: Option<Boot>,
+        state_dir: Option<&str>,
+        limit: Duration,
+    ) -> Result<Self, ShellError> {
+        let shell = Shell::start(pipe, boot, state_dir, limit).await?;
         Ok(Self { shell: Some(shell) })
     }
 

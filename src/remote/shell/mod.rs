@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod env_tests;
+mod escalate;
 #[cfg(test)]
 mod file_tests;
 mod frame;
@@ -23,6 +24,8 @@ mod tests;
 
 use std::sync::LazyLock;
 
+pub use escalate::Boot;
+pub(crate) use escalate::{RECORDS, Refusal, refusal};
 pub(crate) use frame::Shell;
 pub use frame::ShellError;
 pub use host::ShellHost;
@@ -62,25 +65,3 @@ static LIBRARY: LazyLock<String> = LazyLock::new(|| {
 /// library itself, and keeps the channel on descriptors that no child sees.
 const BOOT: &str = "read -r NONCE n; exec 3<&0 4>&1 </dev/null >/dev/null; \
                     KS_LIB=$(dd bs=$n count=1 iflag=fullblock <&3 2>/dev/null); eval \"$KS_LIB\"";
-
-/// The whole remote command for a way to become root.
-///
-/// With sudo, a policy that records standard input (`log_input`) would write the secret into its log; such a host is
-/// refused before the shell starts.
-#[must_use]
-pub fn boot_command(become_method: crate::model::Become) -> String {
-    let shell = format!("sh -c {}", quote::word(BOOT));
-    match become_method {
-        crate::model::Become::None => format!("exec {shell}"),
-        crate::model::Become::Sudo => format!(
-            "exec sh -c {}",
-            quote::word(&format!(
-                "p=$(LC_ALL=C sudo -n -l 2>&1) || {{ echo \"keyswap: sudo refuses: $p\" >&2; exit 77; }}; \
-                 case $p in *log_input*|*LOG_INPUT*|*log_stdin*) case $p in *!log_input*) ;; \
-                 *) echo 'keyswap: sudo records standard input here (log_input)' >&2; exit 78 ;; esac ;; esac; \
-                 exec sudo -n -- {shell}"
-            ))
-        ),
-        crate::model::Become::Doas => format!("exec doas -n {shell}"),
-    }
-}

@@ -70,7 +70,7 @@ pub(super) async fn host(shell: &[&str], state: &Path) -> ShellHost {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    ShellHost::start(Box::new(LocalPipe(child)), state.to_str(), Duration::from_secs(10)).await.unwrap()
+    ShellHost::start(Box::new(LocalPipe(child)), None, state.to_str(), Duration::from_secs(10)).await.unwrap()
 }
 
 fn sha(bytes: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -19,7 +19,8 @@ use super::login::Plan;
 use super::session::Session;
 use super::stream::{Carrier, Fate, Stream};
 use super::trust::{Books, Trust};
-use crate::model::Connection;
+use crate::model::{Connection, Jump};
+use crate::remote::Passwords;
 
 /// sshd drops connections at random once ten are not logged in yet (`MaxStartups 10:30:100`); a bastion sees them all.
 const LOGINS_AT_ONCE: usize = 8;
@@ -36,6 +37,8 @@ pub struct DialerConfig {
     pub agent_socket: Option<Utf8PathBuf>,
     /// Who is asked for passphrases.
     pub passphrase: Arc<dyn AskPassphrase>,
+    /// Where the passwords come from that the inventory names.
+    pub passwords: Arc<dyn Passwords>,
     /// How a silent death of the link is noticed.
     pub keepalive: Keepalive,
 }
@@ -61,7 +64,16 @@ pub struct Dialer {
     config: DialerConfig,
     keys: Arc<KeyStore>,
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    hops: Mutex<HashMap<Vec<Connection>, Arc<tokio::sync::Mutex<Hop>>>>,
     books: Arc<Books>,
+}
+
+/// A connection to a hop, shared by all hosts behind it while one of them uses it. Whoever comes first logs in; the
+/// others wait for that, and take its failure for their own.
+#[derive(Default)]
+struct Hop {
+    session: Weak<Session>,
+    failed: Option<(Instant, Problem)>,
 }
 
 /// A failed attempt.
@@ -82,7 +94,7 @@ impl Dialer {
     #[must_use]
     pub fn new(config: DialerConfig) -> Self {
         let keys = KeyStore::new(Arc::clone(&config.passphrase));
-        Self { config, keys, turns: Mutex::default(), books: Arc::default() }
+        Self { config, keys, turns: Mutex::default(), hops: Mutex::default(), books: Arc::default() }
     }
 
     /// Connects to a host, over its hops if it has any, checks each one's key and logs in.
@@ -90,19 +102,61 @@ impl Dialer {
     /// # Errors
     /// The first hop that fails, and why. Nothing has been run on the host then.
     pub async fn connect(&self, connection: &Connection) -> Result<Link, ConnectError> {
-        let mut via = None;
-        for jump in &connection.jump {
-            let session = Box::pin(self.hop(&jump.connection, via)).await;
-            via = Some(Arc::new(session.map_err(|p| failed(&jump.connection, Some(&jump.name), p))?));
-        }
-        let session = Box::pin(self.hop(connection, via)).await;
+        let way = self.way(&connection.jump).await?;
+        let session = match Box::pin(self.hop(connection, way.clone())).await {
+            // A hop that others had opened may have died under us; a fresh one tells whether the host is there.
+            Err(problem) if way.as_ref().is_some_and(|hop| hop.handle.is_closed()) => {
+                tracing::debug!("{}: the hop was lost ({problem}), once more", endpoint(connection));
+                let way = self.way(&connection.jump).await?;
+                Box::pin(self.hop(connection, way)).await
+            }
+            session => session,
+        };
         Ok(Link::new(session.map_err(|p| failed(connection, None, p))?))
+    }
+
+    /// The connection to the last hop; each hop that is open already is used again.
+    async fn way(&self, jumps: &[Jump]) -> Result<Option<Arc<Session>>, ConnectError> {
+        let mut via = None;
+        let mut route = Vec::new();
+        for jump in jumps {
+            route.push(jump.connection.clone());
+            let hop = {
+                let mut hops = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(hops.entry(route.clone()).or_default())
+            };
+            let came = Instant::now();
+            let mut hop = hop.lock().await;
+            let failure = |problem| failed(&jump.connection, Some(&jump.name), problem);
+            if let Some(session) = hop.session.upgrade().filter(|session| !session.handle.is_closed()) {
+                via = Some(session);
+                continue;
+            }
+            if let Some((at, problem)) = &hop.failed
+                && *at >= came
+            {
+                return Err(failure(problem.clone()));
+            }
+            match Box::pin(self.hop(&jump.connection, via)).await {
+                Ok(session) => {
+                    let session = Arc::new(session);
+                    hop.session = Arc::downgrade(&session);
+                    via = Some(session);
+                }
+                Err(problem) => {
+                    hop.failed = Some((Instant::now(), problem.clone()));
+                    return Err(failure(problem));
+                }
+            }
+        }
+        Ok(via)
     }
 
     /// One hop of the way, the last one included.
     async fn hop(&self, connection: &Connection, via: Option<Arc<Session>>) -> Result<Session, Problem> {
         let home = &self.config.home;
-        let plan = Plan::make(connection, home, self.config.agent_socket.as_ref(), &self.keys).await;
+        let (agent, passwords) = (self.config.agent_socket.as_ref(), &*self.config.passwords);
+        let plan = Plan::make(connection, home, agent, &self.keys, passwords).await;
         let turns = self.turns(connection, via.as_deref());
         let limit = Duration::from_millis(connection.connect_timeout_ms);
         // Waiting for a turn is not the host's fault, so only the attempts count against the limit.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 
-use super::known_hosts::{HostKey, Place};
+use super::known_hosts::{CertificateFault, HostKey, Place};
 
 /// A connection that did not come about. Nothing was run on the host.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub struct ConnectError {
 }
 
 /// What kept a connection from coming about.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Problem {
     /// The name has no address.
     #[error("the name cannot be resolved ({reason})")]
@@ -121,6 +121,12 @@ pub enum Problem {
         /// What it said.
         said: Option<String>,
     },
+    /// A password that the inventory names cannot be had.
+    #[error("the password cannot be had ({reason})")]
+    Password {
+        /// Why.
+        reason: String,
+    },
     /// A key file is protected and no passphrase was given.
     #[error("the key {file} needs a passphrase")]
     PassphraseNeeded {
@@ -196,7 +202,7 @@ pub enum KeyFileProblem {
 }
 
 /// Why a host's key is not trusted. The connection ended before anything was sent that needs trust.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum HostKeyProblem {
     /// No key is recorded for this host.
     #[error("its host key is not known: {} {}", offered.kind(), offered.fingerprint())]
@@ -207,7 +213,7 @@ pub enum HostKeyProblem {
         listed_as: String,
         /// The files that were searched.
         files: Vec<Utf8PathBuf>,
-        /// A `@cert-authority` line covers the host; host certificates are not used here.
+        /// A `@cert-authority` line covers the host, but it presents no certificate.
         authority: bool,
     },
     /// Another key of the same type is recorded.
@@ -241,6 +247,29 @@ pub enum HostKeyProblem {
     Revoked {
         /// The key that the host presents.
         offered: HostKey,
+        /// Where.
+        place: Place,
+    },
+    /// The host presents a certificate that proves nothing, and the key in it is not recorded.
+    #[error(
+        "its certificate (key {} {}, authority {} {}) proves nothing: {fault}",
+        offered.kind(), offered.fingerprint(), authority.kind(), authority.fingerprint()
+    )]
+    Certificate {
+        /// The key in the certificate.
+        offered: HostKey,
+        /// The key that signed it, or is said to have.
+        authority: HostKey,
+        /// What is wrong with it.
+        fault: CertificateFault,
+    },
+    /// The authority that signed the host's certificate is marked as revoked.
+    #[error("the authority {} {} of its certificate is marked as revoked in {place}", authority.kind(), authority.fingerprint())]
+    RevokedAuthority {
+        /// The key in the certificate.
+        offered: HostKey,
+        /// The key that signed it.
+        authority: HostKey,
         /// Where.
         place: Place,
     },
@@ -328,6 +357,7 @@ impl ConnectError {
             P::KnownHosts { .. }
             | P::BadPin { .. }
             | P::NoKeys { .. }
+            | P::Password { .. }
             | P::PassphraseNeeded { .. }
             | P::WrongPassphrase { .. }
             | P::KeyFile { .. }
@@ -389,6 +419,8 @@ impl HostKeyProblem {
             | Self::Changed { offered, .. }
             | Self::OtherType { offered, .. }
             | Self::Revoked { offered, .. }
+            | Self::Certificate { offered, .. }
+            | Self::RevokedAuthority { offered, .. }
             | Self::NotPinned { offered, .. } => offered,
         }
     }
@@ -398,7 +430,8 @@ impl HostKeyProblem {
                                host itself, over another way than this connection";
         match self {
             Self::Unknown { authority: true, .. } => format!(
-                "a @cert-authority line covers this host, but host certificates are not used; {COMPARE}, then `{accept}`"
+                "a @cert-authority line covers this host, but it presents no certificate (HostCertificate in its \
+                 sshd_config); {COMPARE}, then `{accept}`"
             ),
             Self::Unknown { .. } => format!("{COMPARE}, then `{accept}`"),
             Self::Changed { place, .. } => format!(
@@ -410,6 +443,20 @@ impl HostKeyProblem {
                 )
             }
             Self::Revoked { .. } => "do not connect; the host must get a new key first".to_owned(),
+            Self::RevokedAuthority { .. } => {
+                "do not connect; the host must get a certificate of another authority first".to_owned()
+            }
+            Self::Certificate { fault: CertificateFault::OtherNames { .. } | CertificateFault::NoNames, .. } => {
+                "dial the host by a name that its certificate is for (`address`), name that one as `host_key_alias`, or \
+                 have the certificate made anew with the host's name"
+                    .to_owned()
+            }
+            Self::Certificate { fault: CertificateFault::UnknownAuthority(_), .. } => {
+                "compare the authority's fingerprint with the one that you were given; a @cert-authority line in \
+                 known_hosts makes it trusted"
+                    .to_owned()
+            }
+            Self::Certificate { .. } => "have the host's certificate made anew".to_owned(),
             Self::NotPinned { .. } => {
                 format!(
                     "somebody may be in between; if the key was replaced on purpose, {COMPARE}, then change `host_key`"
@@ -433,8 +480,9 @@ impl Problem {
             Self::KnownHosts { .. } => "make the file readable; it may hold a revoked key, so it is not passed over",
             Self::BadPin { .. } => "write `host_key` as in a .pub file: type, blank, Base64",
             Self::NoKeys { .. } => "set `identity_file`, or start ssh-agent and add a key with ssh-add",
+            Self::Password { .. } => "check the source that `password` names in the inventory",
             Self::LoginRefused { partial: true, .. } => {
-                "the host wants a second proof beside the key; keyswap gives keys only"
+                "the host wants a second proof beside the one it accepted: a key and `password` can be given, no other"
             }
             Self::LoginRefused { .. } => "check `user`, and that the key stands in the host's authorized_keys",
             Self::TooManyAttempts { .. } => "set `identity_file` to the right key, so that it is tried first",
@@ -455,7 +503,7 @@ impl Problem {
 }
 
 /// A server's words, fit to be shown: one line, no control characters, not longer than a line.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     const MOST: usize = 200;
     // Besides the control characters proper, those that turn the direction of text around.
     let hidden = |c: char| {
@@ -469,6 +517,12 @@ pub(super) fn clean(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+/// The end of a program's standard error, fit to be shown: its last two lines that say something.
+pub(crate) fn last_words(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    clean(&lines.get(lines.len().saturating_sub(2)..).unwrap_or_default().join("; "))
 }
 
 fn heard(said: Option<&str>) -> String {

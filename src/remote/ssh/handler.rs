@@ -6,7 +6,7 @@ use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure};
 
 use super::error::HostKeyProblem;
-use super::known_hosts::HostKey;
+use super::known_hosts::{HostCertificate, HostKey};
 use super::stream::Fate;
 use super::trust::Trust;
 
@@ -69,9 +69,9 @@ impl russh::client::Handler for Handler {
     type Error = Stop;
 
     async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, Stop> {
-        // Certificates are not asked for, so one that comes is not an answer to us.
-        if presented.certificate().is_some() {
-            return Ok(false);
+        if let Some(certificate) = presented.certificate() {
+            let Some(offered) = HostCertificate::read(certificate) else { return Ok(false) };
+            return self.trust.verify_certificate(&offered).map(|()| true).map_err(Stop::HostKey);
         }
         let blob = presented.public_key().to_bytes().map_err(russh::Error::from)?;
         let Ok(offered) = HostKey::from_blob(blob) else { return Ok(false) };

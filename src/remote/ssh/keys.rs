@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use russh::keys::{PrivateKey, PublicKey};
+use russh::keys::{Certificate, PrivateKey, PublicKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
@@ -45,6 +45,7 @@ enum Refusal {
 struct Slot {
     found: OnceCell<Result<Found, KeyFileProblem>>,
     unlocked: OnceCell<Result<Arc<PrivateKey>, Refusal>>,
+    certificate: OnceCell<Option<Arc<Certificate>>>,
 }
 
 /// The key files of one run.
@@ -73,6 +74,18 @@ impl KeyStore {
             looked.unwrap_or_else(|e| Err(KeyFileProblem::Unreadable(e.to_string())))
         });
         found.await.clone().map_err(|why| Problem::KeyFile { file: file.to_owned(), why })
+    }
+
+    /// The certificate beside a key file (`FILE-cert.pub`), if there is one.
+    pub(super) async fn certificate(&self, file: &Utf8Path) -> Option<Arc<Certificate>> {
+        let slot = self.slot(file);
+        let beside = Utf8PathBuf::from(format!("{file}-cert.pub"));
+        let found = slot.certificate.get_or_init(|| async {
+            let looked =
+                tokio::task::spawn_blocking(move || Certificate::from_openssh(&read(&beside).ok()?).ok()).await;
+            looked.ok().flatten().map(Arc::new)
+        });
+        found.await.clone()
     }
 
     /// The private key of a locked file; the first who needs it makes the operator be asked.

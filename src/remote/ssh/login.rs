@@ -1,14 +1,17 @@
 //! Logging in: which keys are tried, in which order, and what a refusal means.
+//!
+//! A key's certificate is tried before the key; a password comes last, and alone where the inventory names one and no key.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use russh::MethodKind;
-use russh::client::{AuthResult, Handle};
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Asked};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -18,6 +21,7 @@ use super::keys::{Found, KeyStore};
 use super::stream::Fate;
 use super::trust::under_home;
 use crate::model::Connection;
+use crate::remote::Passwords;
 
 /// sshd ends the connection at its sixth failure, and so does everything that copies its default.
 const MAX_TRIES: usize = 5;
@@ -35,9 +39,12 @@ pub(super) struct Plan {
     /// What to say if nothing can be tried at all.
     first_problem: Option<Problem>,
     agent: Option<Utf8PathBuf>,
+    password: Option<SecretString>,
 }
 
 enum Wanted {
+    /// A certificate, and the key that it is for.
+    Certificate(Utf8PathBuf, Arc<PrivateKey>, Arc<Certificate>),
     File(Utf8PathBuf, Arc<PrivateKey>),
     /// A key that the agent holds, named by a file.
     Agent(Utf8PathBuf, PublicKey),
@@ -52,6 +59,7 @@ struct Try {
 }
 
 enum With {
+    Certificate(Arc<PrivateKey>, Arc<Certificate>),
     Key(Arc<PrivateKey>),
     Agent(PublicKey),
     AgentCertificate(Box<Certificate>),
@@ -63,9 +71,27 @@ impl Plan {
         home: &Utf8Path,
         agent: Option<&Utf8PathBuf>,
         keys: &Arc<KeyStore>,
+        passwords: &dyn Passwords,
     ) -> Self {
-        let mut plan = Self { wanted: Vec::new(), skipped: Vec::new(), first_problem: None, agent: agent.cloned() };
+        let mut plan = Self {
+            wanted: Vec::new(),
+            skipped: Vec::new(),
+            first_problem: None,
+            agent: agent.cloned(),
+            password: None,
+        };
         let named = !connection.identity_files.is_empty();
+        if let Some(source) = &connection.password {
+            match passwords.read("the login's password", source).await {
+                Ok(password) => plan.password = Some(password),
+                Err(reason) => plan.skip(Problem::Password { reason }),
+            }
+            // Who names a password and no key wants no keys tried before it.
+            if !named {
+                plan.agent = None;
+                return plan;
+            }
+        }
         let files: Vec<Utf8PathBuf> = if named {
             connection.identity_files.iter().map(|file| under_home(file, home)).collect()
         } else {
@@ -76,7 +102,7 @@ impl Plan {
         for file in files {
             let found = match keys.look(&file).await {
                 Ok(Found::Open(key)) => {
-                    plan.wanted.push(Wanted::File(file, key));
+                    plan.want(keys, file, key).await;
                     continue;
                 }
                 Ok(found) => found,
@@ -100,7 +126,7 @@ impl Plan {
                     plan.skipped.push(format!("{file} needs a passphrase"));
                 }
                 Found::Locked(_) | Found::Open(_) => match keys.unlock(&file).await {
-                    Ok(key) => plan.wanted.push(Wanted::File(file, key)),
+                    Ok(key) => plan.want(keys, file, key).await,
                     Err(problem) => plan.skip(problem),
                 },
             }
@@ -109,6 +135,17 @@ impl Plan {
             plan.wanted.push(Wanted::RestOfAgent);
         }
         plan
+    }
+
+    /// A key of a file, after its certificate if it has one that can be used.
+    async fn want(&mut self, keys: &KeyStore, file: Utf8PathBuf, key: Arc<PrivateKey>) {
+        if let Some(certificate) = keys.certificate(&file).await {
+            match useless(&certificate, &key) {
+                None => self.wanted.push(Wanted::Certificate(file.clone(), Arc::clone(&key), certificate)),
+                Some(why) => self.skipped.push(format!("{file}-cert.pub: {why}")),
+            }
+        }
+        self.wanted.push(Wanted::File(file, key));
     }
 
     fn skip(&mut self, problem: Problem) {
@@ -151,12 +188,13 @@ impl Plan {
             skipped.push(format!("{} more keys, since hosts end the connection at the sixth", tries.len() - MAX_TRIES));
             tries.truncate(MAX_TRIES);
         }
-        if tries.is_empty() {
+        if tries.is_empty() && self.password.is_none() {
             return Err(self.nothing_to_try(agent_problem, skipped));
         }
 
         let mut tried = Vec::new();
         let mut remaining = Vec::new();
+        let mut partial = false;
         for one in tries {
             let rsa_hash = match one.with.algorithm() {
                 Algorithm::Rsa { .. } => match rsa_hash(handle).await {
@@ -178,15 +216,41 @@ impl Plan {
                         return Err(closed(fate, tried));
                     }
                     remaining = remaining_methods.iter().map(String::from).collect();
-                    if partial_success || !remaining_methods.contains(&MethodKind::PublicKey) {
-                        return Err(Problem::LoginRefused { tried, skipped, remaining, partial: partial_success });
+                    partial = partial_success;
+                    if partial || !remaining_methods.contains(&MethodKind::PublicKey) {
+                        break;
                     }
                 }
                 Err(_) if handle.is_closed() => return Err(closed(fate, tried)),
                 Err(reason) => skipped.push(format!("{}: {reason}", one.label)),
             }
         }
-        Err(Problem::LoginRefused { tried, skipped, remaining, partial: false })
+        let Some(password) = &self.password else {
+            return Err(Problem::LoginRefused { tried, skipped, remaining, partial });
+        };
+        // Where nothing was tried yet, nothing is known of what the host takes.
+        let may = |method: &str| remaining.is_empty() || remaining.iter().any(|known| known == method);
+        if may("password") {
+            match handle.authenticate_password(user, password.expose_secret()).await {
+                Ok(AuthResult::Success) => return Ok("the password".to_owned()),
+                Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
+                    partial = partial_success;
+                    remaining = remaining_methods.iter().map(String::from).collect();
+                }
+                Err(error) => skipped.push(format!("the password: {error}")),
+            }
+            tried.push("the password".to_owned());
+        } else if may("keyboard-interactive") {
+            match ask_back(user, handle, password).await {
+                Ok(()) => return Ok("the password".to_owned()),
+                Err(why) => skipped.push(format!("the password: {why}")),
+            }
+            tried.push("the password".to_owned());
+        }
+        if handle.is_closed() {
+            return Err(closed(fate, tried));
+        }
+        Err(Problem::LoginRefused { tried, skipped, remaining, partial })
     }
 
     fn nothing_to_try(&self, agent: Option<Problem>, skipped: Vec<String>) -> Problem {
@@ -194,6 +258,7 @@ impl Plan {
             (Some(Problem::PassphraseNeeded { file }), _) => Problem::PassphraseNeeded { file: file.clone() },
             (Some(Problem::WrongPassphrase { file }), _) => Problem::WrongPassphrase { file: file.clone() },
             (Some(Problem::KeyFile { file, why }), _) => Problem::KeyFile { file: file.clone(), why: why.clone() },
+            (Some(Problem::Password { reason }), _) => Problem::Password { reason: reason.clone() },
             (_, Some(problem)) => problem,
             _ => Problem::NoKeys { skipped },
         }
@@ -205,7 +270,7 @@ impl Plan {
         // Keys that a file names are tried in the file's place.
         for wanted in &self.wanted {
             let named = match wanted {
-                Wanted::File(_, key) => key.public_key(),
+                Wanted::File(_, key) | Wanted::Certificate(_, key, _) => key.public_key(),
                 Wanted::Agent(_, key) => key,
                 Wanted::RestOfAgent => continue,
             };
@@ -214,6 +279,10 @@ impl Plan {
         let mut tries = Vec::new();
         for wanted in &self.wanted {
             match wanted {
+                Wanted::Certificate(file, key, certificate) => {
+                    let label = format!("{file}-cert.pub (certificate `{}`)", clean(certificate.key_id()));
+                    tries.push(Try { label, with: With::Certificate(Arc::clone(key), Arc::clone(certificate)) });
+                }
                 Wanted::File(file, key) => {
                     let label = label(file.as_str(), key.public_key());
                     tries.push(Try { label, with: With::Key(Arc::clone(key)) });
@@ -240,11 +309,52 @@ impl Plan {
 impl With {
     fn algorithm(&self) -> Algorithm {
         match self {
-            Self::Key(key) => key.algorithm(),
+            Self::Key(key) | Self::Certificate(key, _) => key.algorithm(),
             Self::Agent(key) => key.algorithm(),
             Self::AgentCertificate(certificate) => certificate.algorithm(),
         }
     }
+}
+
+/// Why a certificate is not worth a try.
+fn useless(certificate: &Certificate, key: &PrivateKey) -> Option<&'static str> {
+    let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+    if certificate.public_key() != key.public_key().key_data() {
+        Some("it is for another key")
+    } else if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
+        Some("a certificate for an RSA key can be used only from an agent")
+    } else if !certificate.cert_type().is_user() {
+        Some("it is a certificate for hosts")
+    } else if now < certificate.valid_after() {
+        Some("it is not valid yet")
+    } else if now >= certificate.valid_before() {
+        Some("it has expired")
+    } else {
+        None
+    }
+}
+
+/// Gives the password to a host that asks for it as a question; other questions are not answered.
+async fn ask_back(user: &str, handle: &mut Handle<Handler>, password: &SecretString) -> Result<(), String> {
+    let mut given = false;
+    let mut asked = handle.authenticate_keyboard_interactive_start(user, None::<String>).await;
+    // A host may send empty questions, but not for ever.
+    for _ in 0..4 {
+        let answers = match asked.map_err(|error| error.to_string())? {
+            Asked::Success => return Ok(()),
+            Asked::Failure { .. } => return Err("the host refused it".to_owned()),
+            Asked::InfoRequest { prompts, .. } => match prompts.as_slice() {
+                [] => Vec::new(),
+                [one] if !one.echo && !given => {
+                    given = true;
+                    vec![password.expose_secret().to_owned()]
+                }
+                [one, ..] => return Err(format!("the host asks another question: {}", clean(&one.prompt))),
+            },
+        };
+        asked = handle.authenticate_keyboard_interactive_respond(answers).await;
+    }
+    Err("the host asks without end".to_owned())
 }
 
 fn label(what: &str, key: &PublicKey) -> String {
@@ -259,6 +369,10 @@ async fn attempt(
     agent: Option<&mut AgentClient<UnixStream>>,
 ) -> Result<AuthResult, String> {
     match (with, agent) {
+        (With::Certificate(key, certificate), _) => {
+            let answer = handle.authenticate_openssh_cert(user, key, (*certificate).clone()).await;
+            answer.map_err(|e| e.to_string())
+        }
         (With::Key(key), _) => {
             let answer = handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await;
             answer.map_err(|e| e.to_string())

@@ -20,6 +20,7 @@ mod stream;
 mod trust;
 
 pub use dial::{Dialer, DialerConfig, Keepalive};
+pub(crate) use error::last_words;
 pub use error::{Class, ConnectError, HostKeyProblem, KeyFileProblem, Phase, Problem};
 pub use keys::AskPassphrase;
 pub use link::Link;

@@ -80,8 +80,8 @@ impl Session {
         hop.or_else(|| self.fate.reason()).unwrap_or_else(|| otherwise.to_owned())
     }
 
-    /// Says goodbye and waits, within a bound, until the connection has ended; then the same for the hops under it,
-    /// which serve nobody else.
+    /// Says goodbye and waits, within a bound, until the connection has ended; then the same for the hops under it that
+    /// serve nobody else. A hop whose last users leave at the same moment is closed without a word when they are gone.
     pub(super) async fn goodbye(&self) {
         let mut session = Some(self);
         while let Some(current) = session {
@@ -91,7 +91,7 @@ impl Session {
                 sleep(Duration::from_millis(1)).await;
             }
             current.fate.kill("it was closed");
-            session = current.via.as_deref();
+            session = current.via.as_ref().filter(|hop| Arc::strong_count(hop) == 1).map(|hop| &**hop);
         }
     }
 }

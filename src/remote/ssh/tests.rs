@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::model::{Become, Connection};
-use crate::remote::{Exit, Lost, Pipe};
+use crate::model::Connection;
+use crate::remote::{Exit, Lost, NoPasswords, Pipe};
 
 struct Nobody;
 
@@ -144,22 +144,17 @@ impl Stage {
             home: self.dir().to_owned(),
             agent_socket: None,
             passphrase: Arc::new(Nobody),
+            passwords: Arc::new(NoPasswords),
             keepalive: Keepalive::default(),
         })
     }
 
     fn connection(&self, port: u16) -> Connection {
         Connection {
-            address: "127.0.0.1".to_owned(),
-            port,
-            user: "ops".to_owned(),
-            jump: Vec::new(),
             identity_files: vec![Utf8PathBuf::from("~/id")],
             known_hosts: vec!["/dev/null".into()],
             host_keys: vec![self.host_key.public_key().to_openssh().unwrap()],
-            become_method: Become::None,
-            connect_timeout_ms: 10_000,
-            state_dir: None,
+            ..Connection::new("127.0.0.1", port, "ops")
         }
     }
 

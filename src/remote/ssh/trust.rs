@@ -10,7 +10,7 @@ use russh::Preferred;
 use russh::keys::Algorithm;
 
 use super::error::{HostKeyProblem, Problem};
-use super::known_hosts::{Endpoint, HostKey, KnownHosts, Verdict};
+use super::known_hosts::{CertificateVerdict, Endpoint, HostCertificate, HostKey, KnownHosts, Verdict};
 use crate::model::Connection;
 
 /// The files that OpenSSH's client reads too.
@@ -75,9 +75,36 @@ impl Trust {
             HostKey::from_line(text).map_err(|e| Problem::BadPin { text: text.clone(), why: e.to_string() })
         };
         Ok(Self {
-            endpoint: Endpoint::new(&connection.address, connection.port),
+            endpoint: Endpoint::of(connection),
             known,
             pins: connection.host_keys.iter().map(pin).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether the host that presents this certificate is the right one: by the authority's word, or because the key
+    /// in it is recorded itself.
+    pub(super) fn verify_certificate(&self, offered: &HostCertificate) -> Result<(), Box<HostKeyProblem>> {
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+        let fault = match self.known.check_certificate(&self.endpoint, offered, now) {
+            CertificateVerdict::Trusted(_) if self.pins.is_empty() => return Ok(()),
+            CertificateVerdict::Trusted(_) => return self.verify(offered.key()),
+            CertificateVerdict::Revoked { authority: true, place } => {
+                let authority = offered.authority().clone();
+                return Err(Box::new(HostKeyProblem::RevokedAuthority {
+                    offered: offered.key().clone(),
+                    authority,
+                    place,
+                }));
+            }
+            CertificateVerdict::Revoked { .. } => return self.verify(offered.key()),
+            CertificateVerdict::Useless(fault) => fault,
+        };
+        self.verify(offered.key()).map_err(|problem| match *problem {
+            HostKeyProblem::Unknown { offered: key, .. } => {
+                let authority = offered.authority().clone();
+                Box::new(HostKeyProblem::Certificate { offered: key, authority, fault })
+            }
+            other => Box::new(other),
         })
     }
 
@@ -103,8 +130,8 @@ impl Trust {
         Err(Box::new(problem))
     }
 
-    /// The algorithms to offer: the host key types that are recorded first, so that a host with several keys presents
-    /// one that can be checked; never RSA with SHA-1.
+    /// The algorithms to offer: certificates where an authority is recorded, then the host key types that are recorded,
+    /// so that a host with several keys presents one that can be checked; never RSA with SHA-1.
     pub(super) fn preferred(&self) -> Preferred {
         let recorded = if self.pins.is_empty() {
             self.known.kinds(&self.endpoint)
@@ -114,7 +141,10 @@ impl Trust {
         let mut keys: Vec<Algorithm> =
             Preferred::DEFAULT.key.iter().filter(|a| !matches!(a, Algorithm::Rsa { hash: None })).cloned().collect();
         keys.sort_by_key(|algorithm| !recorded.contains(&kind(algorithm)));
-        Preferred { key: Cow::Owned(keys), ..Preferred::DEFAULT }
+        // Who is asked for a certificate presents no plain key, so only where an authority is recorded.
+        let authority = self.pins.is_empty() && self.known.has_authority(&self.endpoint);
+        let certificates = if authority { keys.clone() } else { Vec::new() };
+        Preferred { key: Cow::Owned(keys), host_key_certificates: Cow::Owned(certificates), ..Preferred::DEFAULT }
     }
 }
 
@@ -137,7 +167,6 @@ pub(super) fn under_home(path: &Utf8Path, home: &Utf8Path) -> Utf8PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Become;
 
     const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKRvjYUutv9temXgSg4rF0NRV/pdiWYXiSCFObjqCQcS";
     const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -149,16 +178,9 @@ mod tests {
         std::fs::create_dir(home.join(".ssh")).unwrap();
         std::fs::write(home.join(".ssh/kh"), lines).unwrap();
         let connection = Connection {
-            address: "h1".to_owned(),
-            port: 22,
-            user: "ops".to_owned(),
-            jump: Vec::new(),
-            identity_files: Vec::new(),
             known_hosts: vec!["~/.ssh/kh".into()],
             host_keys: pins.iter().map(|p| (*p).to_owned()).collect(),
-            become_method: Become::None,
-            connect_timeout_ms: 1000,
-            state_dir: None,
+            ..Connection::new("h1", 22, "ops")
         };
         Trust::load(&connection, home, &Books::default())
     }

@@ -141,18 +141,8 @@ fn wholly_new(setting: &Setting) -> Vec<(&'static str, Option<Inode>)> {
 }
 
 pub(super) fn host(n: usize) -> Host {
-    let connection = Connection {
-        address: "192.0.2.1".to_owned(),
-        port: 22,
-        user: "ops".to_owned(),
-        jump: Vec::new(),
-        identity_files: Vec::new(),
-        known_hosts: Vec::new(),
-        host_keys: Vec::new(),
-        become_method: Become::Sudo,
-        connect_timeout_ms: 1000,
-        state_dir: None,
-    };
+    let connection =
+        Connection { become_method: Become::Sudo, connect_timeout_ms: 1000, ..Connection::new("192.0.2.1", 22, "ops") };
     Host { name: format!("h{n}").parse().unwrap(), connection, vars: Default::default() }
 }
 

@@ -1,10 +1,12 @@
 //! Which host keys are trusted: OpenSSH's `known_hosts` files, read the way OpenSSH reads them.
 //!
 //! Invariants: nothing here says yes by default. A key is trusted only if a plain line for this host holds the very
-//! same bytes and no `@revoked` line does; a `@cert-authority` line never counts as a plain one. A line that cannot
-//! be read is skipped with a note and never hides the lines after it. Keys are compared as bytes, so a key type that
+//! same bytes, or a `@cert-authority` line for this host holds the key that signed a sound certificate for it, and no
+//! `@revoked` line names either key; a `@cert-authority` line never counts as a plain one. A line that cannot be read
+//! is skipped with a note and never hides the lines after it. Keys are compared as bytes, so a key type that
 //! this program cannot use is still told apart from another key.
 
+mod certificate;
 mod key;
 mod learn;
 mod pattern;
@@ -13,9 +15,12 @@ use std::net::IpAddr;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+pub use certificate::{CertificateFault, HostCertificate};
 pub use key::{BadHostKey, HostKey};
 pub use learn::learn;
 use pattern::Hosts;
+
+use crate::model::Connection;
 
 /// More than this is not a `known_hosts` file.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
@@ -33,7 +38,7 @@ pub struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, line {}", self.file, self.line)
+        write!(f, "{}:{}", self.file, self.line)
     }
 }
 
@@ -53,6 +58,21 @@ impl Endpoint {
             Err(_) => address.to_ascii_lowercase(),
         };
         Self { name, port }
+    }
+
+    /// The endpoint of a connection: what is dialled, or the alias that stands for it, whose lines have no port.
+    #[must_use]
+    pub fn of(connection: &Connection) -> Self {
+        match &connection.host_key_alias {
+            Some(alias) => Self { name: alias.to_ascii_lowercase(), port: 22 },
+            None => Self::new(&connection.address, connection.port),
+        }
+    }
+
+    /// The name without the port: what a certificate must be made for.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The name as a line of a `known_hosts` file gives it: `name`, or `[name]:port` if the port is not 22.
@@ -116,6 +136,22 @@ pub enum Verdict {
     },
     /// The key is marked as revoked.
     Revoked(Place),
+}
+
+/// What the files say about a certificate that a host offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateVerdict {
+    /// It is sound, and its authority is recorded for this host.
+    Trusted(Place),
+    /// It proves nothing. The key in it may still be recorded itself.
+    Useless(CertificateFault),
+    /// Its key or its authority is marked as revoked.
+    Revoked {
+        /// Where.
+        place: Place,
+        /// It is the authority that is marked.
+        authority: bool,
+    },
 }
 
 /// A file that is there but cannot be read.
@@ -187,12 +223,8 @@ impl KnownHosts {
     #[must_use]
     pub fn check(&self, endpoint: &Endpoint, offered: &HostKey) -> Verdict {
         let listed = endpoint.listed_as();
-        let names = [listed.as_str(), endpoint.name.as_str()];
-        let marked = |mark| self.lines.iter().filter(move |l| l.mark == mark);
-        if let Some(line) =
-            marked(Mark::Revoked).find(|l| l.key == *offered && names.iter().any(|name| l.hosts.cover(name)))
-        {
-            return Verdict::Revoked(line.place.clone());
+        if let Some(place) = self.revoked(endpoint, offered) {
+            return Verdict::Revoked(place);
         }
         let recorded: Vec<&Line> = self.recorded(endpoint).collect();
         if let Some(line) = recorded.iter().find(|l| l.key == *offered) {
@@ -203,8 +235,42 @@ impl KnownHosts {
         let exact = recorded.iter().any(|l| l.hosts.cover(&listed));
         match same_kind.or(recorded.first()) {
             Some(line) if exact => Verdict::Changed { place: line.place.clone(), recorded: line.key.clone() },
-            _ => Verdict::Unknown { authority: marked(Mark::Authority).any(|l| l.hosts.cover(&listed)) },
+            _ => Verdict::Unknown { authority: self.has_authority(endpoint) },
         }
+    }
+
+    /// What the files say about a certificate that a host offers, at `now` (seconds since 1970).
+    #[must_use]
+    pub fn check_certificate(&self, endpoint: &Endpoint, offered: &HostCertificate, now: u64) -> CertificateVerdict {
+        for (key, authority) in [(&offered.key, false), (&offered.authority, true)] {
+            if let Some(place) = self.revoked(endpoint, key) {
+                return CertificateVerdict::Revoked { place, authority };
+            }
+        }
+        let Some(line) = self.marked(Mark::Authority, endpoint).find(|l| l.key == offered.authority) else {
+            let fingerprint = offered.authority.fingerprint();
+            return CertificateVerdict::Useless(CertificateFault::UnknownAuthority(fingerprint));
+        };
+        match offered.judge(endpoint.name(), now) {
+            Ok(()) => CertificateVerdict::Trusted(line.place.clone()),
+            Err(fault) => CertificateVerdict::Useless(fault),
+        }
+    }
+
+    /// Whether an authority for certificates is recorded for a host.
+    #[must_use]
+    pub fn has_authority(&self, endpoint: &Endpoint) -> bool {
+        self.marked(Mark::Authority, endpoint).next().is_some()
+    }
+
+    fn revoked(&self, endpoint: &Endpoint, key: &HostKey) -> Option<Place> {
+        self.marked(Mark::Revoked, endpoint).find(|l| l.key == *key).map(|l| l.place.clone())
+    }
+
+    /// The lines with a mark that are about an endpoint, with its port or without.
+    fn marked<'a>(&'a self, mark: Mark, endpoint: &Endpoint) -> impl Iterator<Item = &'a Line> {
+        let names = [endpoint.listed_as(), endpoint.name.clone()];
+        self.lines.iter().filter(move |l| l.mark == mark && names.iter().any(|name| l.hosts.cover(name)))
     }
 
     /// The plain lines for an endpoint: those for its port, or, where there are none, those for the bare name.

@@ -1,0 +1,251 @@
+//! Becoming root: what is started in the login shell, the password where one is wanted, and why it was refused.
+//!
+//! Invariants: a password goes to the channel's standard input and nowhere else, only in answer to our own question and
+//! once to each: the prompt is a random word that we chose, so neither a lecture nor a banner nor another program's question
+//! gets it, and a host that asks a second time has refused it. Nothing else is sent before the shell has said that it is there.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
+
+use super::frame::MAX_NOISE;
+use super::{BOOT, ShellError, quote};
+use crate::model::Become;
+use crate::remote::ssh::last_words;
+use crate::remote::{Exit, Pipe};
+
+/// How often standard error is looked at while a question may come; a piece of standard output is seen at once.
+const LOOK: Duration = Duration::from_millis(10);
+/// A question that is not ours is taken for one when nothing has come after it for so long.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The status with which the boot command says that sudo refuses, and that sudo would record what is sent.
+pub(crate) const REFUSES: u32 = 77;
+pub(crate) const RECORDS: u32 = 78;
+
+/// What the login shell is asked to start.
+pub struct Boot {
+    command: String,
+    password: Option<Admission>,
+}
+
+/// The password, and the words by which its questions and the shell's beginning are known.
+struct Admission {
+    password: SecretString,
+    questions: [String; 2],
+    admitted: String,
+}
+
+impl Boot {
+    /// The remote command for a way to become root, without a password.
+    ///
+    /// With sudo, a policy that records standard input (`log_input`) would write the secret into its log; such a host
+    /// is refused before the shell starts.
+    #[must_use]
+    pub fn new(become_method: Become) -> Self {
+        let shell = format!("sh -c {}", quote::word(BOOT));
+        let command = match become_method {
+            Become::None => format!("exec {shell}"),
+            Become::Sudo => sudo("sudo -n -l 2>&1", &format!("sudo -n -- {shell}")),
+            Become::Doas => format!("exec doas -n {shell}"),
+        };
+        Self { command, password: None }
+    }
+
+    /// The remote command for sudo with a password. Others than sudo ask a terminal, and there is none.
+    #[must_use]
+    pub fn with_password(become_method: Become, password: SecretString) -> Self {
+        if become_method != Become::Sudo {
+            return Self::new(become_method);
+        }
+        let word = || uuid::Uuid::new_v4().simple().to_string();
+        let (questions, admitted) = ([word(), word()], word());
+        let [first, second] = &questions;
+        let shell = format!("sh -c {}", quote::word(&format!("echo {admitted}; {BOOT}")));
+        let command = sudo(&format!("sudo -S -p {first} -l"), &format!("sudo -S -p {second} -- {shell}"));
+        Self { command, password: Some(Admission { password, questions, admitted }) }
+    }
+
+    /// The command line.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// Gets past the questions, if there may be any; returns what came after the shell's first word.
+    pub(super) async fn admit(self, pipe: &mut dyn Pipe, deadline: Instant) -> Result<BytesMut, ShellError> {
+        match self.password {
+            None => Ok(BytesMut::new()),
+            Some(admission) => admission.pass(pipe, deadline).await,
+        }
+    }
+}
+
+/// The policy is asked first, in words that we know; then the shell is started.
+fn sudo(ask: &str, start: &str) -> String {
+    format!(
+        "exec sh -c {}",
+        quote::word(&format!(
+            "LC_ALL=C; export LC_ALL; p=$({ask}) || {{ echo \"keyswap: sudo refuses: $p\" >&2; exit {REFUSES}; }}; \
+             case $p in *log_input*|*LOG_INPUT*|*log_stdin*) case $p in *!log_input*) ;; \
+             *) echo 'keyswap: sudo records standard input here (log_input)' >&2; exit {RECORDS} ;; esac ;; esac; \
+             exec {start}"
+        ))
+    )
+}
+
+impl Admission {
+    async fn pass(self, pipe: &mut dyn Pipe, deadline: Instant) -> Result<BytesMut, ShellError> {
+        let began = Instant::now();
+        let mut said = BytesMut::new();
+        let mut answered = [false; 2];
+        // What standard error held when it last changed, and when that was.
+        let (mut seen, mut since) = (String::new(), began);
+        loop {
+            if let Some(at) = find(&said, self.admitted.as_bytes()) {
+                let rest = said.split_off(at + self.admitted.len());
+                return Ok(rest);
+            }
+            if said.len() > MAX_NOISE {
+                return Err(ShellError::Protocol("too much noise before the hello"));
+            }
+            if Instant::now() >= deadline {
+                return Err(ShellError::Silent(began.elapsed()));
+            }
+            // A pause is no loss: `recv` gives whole pieces or nothing.
+            if let Ok(piece) = timeout(LOOK, pipe.recv()).await {
+                match piece? {
+                    Some(piece) => said.extend_from_slice(&piece),
+                    None => return Err(self.refused(pipe)),
+                }
+                continue;
+            }
+            let errors = pipe.stderr_tail();
+            for (question, answered) in self.questions.iter().zip(&mut answered) {
+                match errors.matches(question.as_str()).count() {
+                    0 => {}
+                    1 if !*answered => {
+                        *answered = true;
+                        let mut line = Zeroizing::new(Vec::with_capacity(self.password.expose_secret().len() + 1));
+                        line.extend_from_slice(self.password.expose_secret().as_bytes());
+                        line.push(b'\n');
+                        pipe.send(Bytes::from_owner(line)).await?;
+                        since = Instant::now();
+                    }
+                    1 => {}
+                    _ => return Err(ShellError::WrongPassword),
+                }
+            }
+            if errors != seen {
+                (seen, since) = (errors, Instant::now());
+            } else if since.elapsed() >= PATIENCE
+                && let Some(question) = self.foreign_question(&seen)
+            {
+                return Err(ShellError::Question(last_words(&question)));
+            }
+        }
+    }
+
+    /// A last line of standard error that waits for an answer and is not our question.
+    fn foreign_question(&self, errors: &str) -> Option<String> {
+        let last = errors.rsplit('\n').next().unwrap_or_default();
+        let ours = self.questions.iter().any(|question| last.contains(question.as_str()));
+        (!last.trim().is_empty() && !ours).then(|| last.trim().to_owned())
+    }
+
+    fn refused(&self, pipe: &dyn Pipe) -> ShellError {
+        let mut stderr = pipe.stderr_tail();
+        for question in &self.questions {
+            stderr = stderr.replace(question.as_str(), "");
+        }
+        if stderr.contains("incorrect password attempt") {
+            return ShellError::WrongPassword;
+        }
+        let status = match pipe.exit() {
+            Some(Exit::Status(status)) => Some(status),
+            _ => None,
+        };
+        ShellError::NotStarted { status, stderr: (!stderr.trim().is_empty()).then_some(stderr) }
+    }
+}
+
+fn find(text: &[u8], word: &[u8]) -> Option<usize> {
+    text.windows(word.len()).position(|window| window == word)
+}
+
+/// Why a host gave no root, as far as its own words tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A password is wanted, and there is none.
+    Password,
+    /// The rules do not allow it.
+    NotAllowed,
+    /// It works only with a terminal.
+    Terminal,
+    /// The program is not there.
+    Missing,
+    /// The login's account or password has expired.
+    Expired,
+    /// Something else.
+    Other,
+}
+
+/// What a refusal's words mean; they were said in the C locale.
+pub(crate) fn refusal(stderr: &str) -> Refusal {
+    let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
+    if says(&["must have a tty", "a tty is required", "a terminal is required"]) {
+        Refusal::Terminal
+    } else if says(&["may not run sudo", "is not in the sudoers file", "is not allowed to", "not permitted"]) {
+        Refusal::NotAllowed
+    } else if says(&["account validation failure", "has expired", "is expired", "password expired"]) {
+        Refusal::Expired
+    } else if says(&["a password is required", "Authentication required", "Authorization required"]) {
+        Refusal::Password
+    } else if says(&["not found", "No such file"]) {
+        Refusal::Missing
+    } else {
+        Refusal::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart_by_their_words() {
+        let table = [
+            ("sudo: a password is required", Refusal::Password),
+            ("doas: Authentication required", Refusal::Password),
+            ("Sorry, user ops may not run sudo on h1.", Refusal::NotAllowed),
+            ("ops is not in the sudoers file.", Refusal::NotAllowed),
+            ("Sorry, user ops is not allowed to execute '/usr/bin/sh -c x' as root on h1.", Refusal::NotAllowed),
+            ("doas: Operation not permitted", Refusal::NotAllowed),
+            ("sudo: sorry, you must have a tty to run sudo", Refusal::Terminal),
+            ("doas: a tty is required", Refusal::Terminal),
+            ("sh: 1: sudo: not found", Refusal::Missing),
+            (
+                "sudo: Account expired or PAM config lacks an \"account\" section for sudo: it has expired",
+                Refusal::Expired,
+            ),
+            ("", Refusal::Other),
+        ];
+        for (stderr, expected) in table {
+            assert_eq!(refusal(stderr), expected, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn no_password_stands_in_a_command_or_in_debug_text() {
+        let boot = Boot::with_password(Become::Sudo, SecretString::from("test-token-password"));
+        assert!(!boot.command().contains("test-token"));
+        assert!(boot.command().contains("sudo -S -p ") && !boot.command().contains("sudo -n"));
+        for other in [Become::None, Become::Doas] {
+            let with = Boot::with_password(other, SecretString::from("test-token-password"));
+            assert_eq!(with.command(), Boot::new(other).command());
+        }
+    }
+}
