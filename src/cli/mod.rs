@@ -23,6 +23,7 @@ mod retire;
 mod rollback;
 mod run;
 mod runs;
+mod said;
 mod services;
 mod session;
 mod signals;

@@ -16,11 +16,11 @@ use super::rerun::{Rerun, playbook_of};
 use super::services::Servers;
 use super::session::Session;
 use super::token::{self, AtHand, Issuing, NoToken};
-use super::{CliError, error, signals};
+use super::{CliError, error, said, signals};
 use crate::engine::{Patience, Saga, Shared};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
-use crate::model::{Action, HostName, HostResult, HostStatus, RunId, SecretSource, StepStatus};
+use crate::model::{Action, HostName, HostResult, HostStatus, RunId, SecretSource};
 use crate::plan::{PlannedHost, RunPlan, VERSION, Wanted};
 use crate::rollout::{self, Outcome, Preflight, Rolling, batch_sizes, exit_code, run_status};
 use crate::secret::SecretValue;
@@ -262,15 +262,19 @@ async fn whole(
     if let Err(reason) = verifications(shared, &found).await {
         return Ok(nothing_done(selected, events, found, &reason, Outcome::default()).await.max(2));
     }
-    say_plan(events, &found, args.check || args.diff || !args.yes);
+    rollout::assign_batches(&selected.playbook.rollout.batches, &mut found.ready);
+    let in_full = args.check || args.diff || !args.yes;
+    said::plan(events, &found, in_full);
+    if in_full {
+        said::risks(selected, events, &found);
+    }
     let changes = found.ready.iter().any(Saga::changes);
     if let Some(issuing) = issuing.filter(|_| changes) {
         token::say_planned(issuing, shared);
     }
-    warn_of_the_old(session, events, &found);
-    warn_of_reboots(selected, events, &found);
-    warn_of_readers(events, &readers);
-    rollout::assign_batches(&selected.playbook.rollout.batches, &mut found.ready);
+    said::warn_of_the_old(session, events, &found);
+    said::warn_of_reboots(selected, events, &found);
+    said::warn_of_readers(events, &readers);
     if let Purpose::Propose(out) = purpose {
         let proposal = propose::proposal(session, (wanted, selected), shared, &found)?;
         return propose::write(&proposal, out, events, found).await;
@@ -374,71 +378,6 @@ async fn verifications(shared: &Shared, found: &Preflight) -> Result<(), String>
         }
     }
     Ok(())
-}
-
-/// A rollback brings the old credential back, also one that is known to open nothing any more.
-fn warn_of_the_old(session: &Session, events: &Sink, found: &Preflight) {
-    // A token that was minted says when it ends: where none does, no journal needs to be read.
-    let any = found.ready.iter().any(|saga| !saga.plan().old_ends.is_empty());
-    let minted = if any { super::audit::minted(session).unwrap_or_default() } else { Vec::new() };
-    let now = jiff::Timestamp::now();
-    for saga in found.ready.iter().filter(|saga| saga.changes()) {
-        for old in saga.plan().old_ends.iter().filter(|old| old.at <= now) {
-            let end = old.at.strftime("%Y-%m-%d %H:%M UTC");
-            let message = format!("the old token in {} expired at {end}: a rollback would not help", old.path);
-            events.warn(Some(saga.name()), message);
-        }
-        for credential in &saga.plan().credentials {
-            let revoked = |minted: &&super::audit::judge::MintedName| {
-                minted.revoked && Some(&minted.fingerprint) == credential.before.as_ref()
-            };
-            if let Some(dead) = minted.iter().find(revoked) {
-                let (path, run) = (&credential.path, &dead.run);
-                let message = format!("the old token in {path}, of run {run}, was revoked: a rollback would not help");
-                events.warn(Some(saga.name()), message);
-            }
-        }
-    }
-}
-
-/// Where nothing can start the guard at boot, a reboot in mid-run leaves a host to `resume`.
-fn warn_of_reboots(selected: &Selected, events: &Sink, found: &Preflight) {
-    if selected.playbook.rollout.guard.is_none() {
-        return;
-    }
-    let without = found.ready.iter().filter(|saga| saga.changes() && !saga.guarded_over_a_reboot()).count();
-    if without > 0 {
-        let hosts = if without == 1 { "host" } else { "hosts" };
-        events.warn(
-            None,
-            format!("the guard ends with a reboot on {without} {hosts}: nothing there would start it (no systemd, no cron, or no root)"),
-        );
-    }
-}
-
-/// Who can read the state directory can read the old credential and the way back.
-fn warn_of_readers(events: &Sink, readers: &[(HostName, String)]) {
-    if let Some((host, why)) = readers.first() {
-        let others = readers.len() - 1;
-        let hosts = if others == 0 { host.to_string() } else { format!("{host} and {others} more") };
-        events.warn(None, format!("jobs could read what keyswap keeps on {hosts}: {why}"));
-    }
-}
-
-fn say_plan(events: &Sink, found: &Preflight, in_full: bool) {
-    for saga in &found.ready {
-        for note in &saga.plan().notes {
-            events.warn(Some(saga.name()), note.clone());
-        }
-        for step in saga.plan().steps.iter().filter(|_| in_full) {
-            let kind = EventKind::StepPlanned {
-                status: step.status,
-                detail: step.detail.clone(),
-                diff: if step.status == StepStatus::Changed { step.diff.clone() } else { Vec::new() },
-            };
-            events.emit(Some(saga.name()), Some(&step.id), kind);
-        }
-    }
 }
 
 /// Ends a run that never began: nothing was changed anywhere.

@@ -8,7 +8,10 @@ mod sink;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Fingerprint, HostName, HostResult, HostStatus, ProofRow, RunId, RunStatus, StepRef, StepStatus};
+use crate::model::{
+    CredentialState, Fingerprint, HostName, HostResult, HostStatus, Once, ProofRow, RunId, RunStatus, StepRef,
+    StepStatus,
+};
 
 pub use sink::Sink;
 
@@ -49,6 +52,19 @@ pub enum EventKind {
         /// What the login found, in a few words: user, shell, service manager.
         detail: String,
     },
+    /// What would become of a host (`--check`), or will: its steps follow.
+    HostPlanned {
+        /// `changed` or `ok`.
+        status: HostStatus,
+        /// Its batch, counted from 1.
+        batch: u32,
+        /// How many batches there are.
+        of: u32,
+        /// What its credential files hold now.
+        credentials: Vec<CredentialState>,
+        /// The longest that its steps with a limit may take together, in seconds.
+        at_most: u64,
+    },
     /// What a step would do on a host (`--check`), or will do.
     StepPlanned {
         /// `ok`: nothing to do. `changed`: it would change the host.
@@ -57,6 +73,12 @@ pub enum EventKind {
         detail: String,
         /// Lines of a diff: fingerprints, modes, owners and the one env key only.
         diff: Vec<String>,
+        /// The longest that it may take, in seconds, where it has a limit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_most: Option<u64>,
+        /// It stands for the batch or the run.
+        #[serde(default)]
+        once: Once,
     },
     /// A batch begins.
     BatchStarted {
@@ -215,6 +237,7 @@ impl EventKind {
             | Self::UndoFinished { status, .. } => Some(status.as_str()),
             Self::Token { status, .. } => Some(status.as_str()),
             Self::Proof { narrow, .. } => Some(if *narrow { "pass" } else { "fail" }),
+            Self::HostPlanned { status, .. } => Some(HostStatus::as_str(*status)),
             Self::HostFinished { result } => Some(HostStatus::as_str(result.status)),
             Self::RunFinished { status, .. } => Some(status.as_str()),
             _ => None,

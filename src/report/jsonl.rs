@@ -57,6 +57,12 @@ fn object(event: &Event) -> Value {
         EventKind::RunFinished { exit_code, hosts, .. } => {
             json!({ "exit_code": exit_code, "hosts": hosts.iter().map(host).collect::<Vec<_>>() })
         }
+        EventKind::HostPlanned { batch, of, credentials, at_most, .. } => json!({
+            "batch": batch,
+            "of": of,
+            "credentials": credentials.iter().map(credential).collect::<Vec<_>>(),
+            "at_most": at_most,
+        }),
         EventKind::Token { identity, id, expires, fingerprint, detail, .. } => json!({
             "identity": identity,
             "id": id,
@@ -84,9 +90,12 @@ fn object(event: &Event) -> Value {
     Value::Object(object)
 }
 
-fn host(result: &HostResult) -> Value {
+fn credential(state: &CredentialState) -> Value {
     let short = |fingerprint: &Option<Fingerprint>| fingerprint.as_ref().map(Fingerprint::short);
-    let credential = |state: &CredentialState| json!({ "path": state.path, "before": short(&state.before), "now": short(&state.now) });
+    json!({ "path": state.path, "before": short(&state.before), "now": short(&state.now) })
+}
+
+fn host(result: &HostResult) -> Value {
     json!({
         "host": result.host,
         "status": result.status,

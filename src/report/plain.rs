@@ -8,7 +8,7 @@ use super::recap::Recap;
 use super::sanitize::{self, FIELD};
 use super::{Printer, Reporter};
 use crate::event::{Event, EventKind, TokenStatus};
-use crate::model::{HostName, ProofRow, StepRef, Verdict};
+use crate::model::{CredentialState, HostName, Once, ProofRow, StepRef, Verdict};
 use crate::secret::Redactor;
 
 /// The widest that the column of host names gets.
@@ -86,8 +86,27 @@ impl Lines {
                 ))]
             }
             EventKind::HostReady { detail } => vec![self.row(event, (Role::Faint, "ready"), detail)],
-            EventKind::StepPlanned { status, detail, diff } => {
-                let mut lines = vec![self.row(event, ((*status).into(), status.as_str()), &titled(event, detail))];
+            EventKind::HostPlanned { status, batch, of, credentials, at_most } => {
+                let word = |state: &CredentialState| {
+                    let now = state.now.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string);
+                    format!("; {} holds {now}", state.path)
+                };
+                let holds: String = credentials.iter().map(word).collect();
+                let text = format!("batch {batch}/{of}, at most {}{holds}", limit(*at_most));
+                vec![self.row(event, ((*status).into(), status.as_str()), &text)]
+            }
+            EventKind::StepPlanned { status, detail, diff, at_most, once } => {
+                let stands = match once {
+                    Once::Host => "",
+                    Once::Batch => ", once for the batch",
+                    Once::Run => ", once for the run",
+                };
+                let longest = at_most.map(|seconds| format!(", at most {}", limit(seconds))).unwrap_or_default();
+                let detail = match format!("{stands}{longest}").strip_prefix(", ") {
+                    Some(more) => format!("{detail} ({more})"),
+                    None => detail.clone(),
+                };
+                let mut lines = vec![self.row(event, ((*status).into(), status.as_str()), &titled(event, &detail))];
                 lines.extend(diff.iter().map(|text| diff_line(&self.cleaner.field(text))));
                 lines
             }
@@ -213,6 +232,16 @@ fn cut(text: &str) -> Cow<'_, str> {
 
 pub(super) fn count(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// A limit in words that people use.
+fn limit(seconds: u64) -> String {
+    match seconds {
+        0 => "a moment".to_owned(),
+        1..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3600)),
+    }
 }
 
 fn seconds(ms: u64) -> String {

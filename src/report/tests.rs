@@ -205,7 +205,11 @@ fn a_check_shows_what_would_change() {
     let mut story = Story::new(&["runner-01"], 1);
     let diff = vec!["-INFISICAL_TOKEN_AUTH_FILE=/data/old".into(), "+INFISICAL_TOKEN_AUTH_FILE=/data/new".into()];
     let (status, detail) = (StepStatus::Changed, "would set one key".into());
-    story.add(Some("runner-01"), Some(step(3)), EventKind::StepPlanned { status, detail, diff });
+    story.add(
+        Some("runner-01"),
+        Some(step(3)),
+        EventKind::StepPlanned { status, detail, diff, at_most: Some(90), once: crate::model::Once::Host },
+    );
     insta::assert_snapshot!(shown(&story.events));
 }
 

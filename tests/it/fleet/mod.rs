@@ -6,6 +6,7 @@
 mod approved;
 mod away;
 mod bench;
+mod checked;
 mod common;
 mod once;
 mod refused;
