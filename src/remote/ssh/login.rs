@@ -240,12 +240,15 @@ impl Plan {
                 Err(error) => skipped.push(format!("the password: {error}")),
             }
             tried.push("the password".to_owned());
-        } else if may("keyboard-interactive") {
+        }
+        // Only where it was not refused as a password already: nobody is to be locked out by us.
+        let refused = remaining.iter().any(|known| known == "password");
+        if !refused && remaining.iter().any(|known| known == "keyboard-interactive") && !handle.is_closed() {
             match ask_back(user, handle, password).await {
                 Ok(()) => return Ok("the password".to_owned()),
                 Err(why) => skipped.push(format!("the password: {why}")),
             }
-            tried.push("the password".to_owned());
+            tried.push("the answer to a question".to_owned());
         }
         if handle.is_closed() {
             return Err(closed(fate, tried));

@@ -3,10 +3,14 @@
 //! All cases share one throw-away host with several servers on it. Not among them: security keys (there is no hardware
 //! here), and RSA user certificates with the key in a file, which the library sends wrongly (it works from an agent).
 
+mod escalation;
 mod known_hosts;
+mod logins;
 
 use std::path::Path;
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use keyswap::remote::ssh::known_hosts::CertificateFault;
 use keyswap::remote::ssh::{ConnectError, HostKeyProblem, Problem};
@@ -15,6 +19,9 @@ use crate::support::real_host::{RealHost, free_port};
 
 /// How many cases are tried at a time.
 const AT_ONCE: usize = 4;
+
+/// What one case may take: none is near it.
+const MOST: Duration = Duration::from_secs(40);
 
 /// What came of a case.
 struct Outcome {
@@ -88,14 +95,26 @@ fn verdict(error: &ConnectError) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_case_ends_as_written() {
-    let bench = Bench { host: RealHost::start() };
+    let bench = Bench { host: RealHost::builder().sshd_option("MaxStartups 200").start() };
     let servers = known_hosts::Servers::start(&bench);
-    let asked = known_hosts::ROWS.iter().enumerate().map(|(n, row)| servers.ask(&bench, n, row));
-    let outcomes: Vec<Outcome> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    let logins = logins::Logins::prepare(&bench);
+    escalation::prepare(&bench);
+    let mut cases: Vec<BoxFuture<'_, Outcome>> = logins.ask(&bench).collect();
+    for (n, row) in known_hosts::ROWS.iter().enumerate() {
+        cases.push(Box::pin(servers.ask(&bench, n, row)));
+    }
+    for (n, row) in escalation::ROWS.iter().enumerate() {
+        cases.push(Box::pin(escalation::ask(&bench, n, row)));
+    }
+    // A case that does not end is wrong; the others are still told.
+    let cases = cases.into_iter().map(|case| async { tokio::time::timeout(MOST, case).await });
+    let outcomes: Vec<_> = stream::iter(cases).buffer_unordered(AT_ONCE).collect().await;
+    let endless = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    let outcomes: Vec<Outcome> = outcomes.into_iter().filter_map(Result::ok).collect();
     let wrong: Vec<_> = outcomes.iter().filter(|o| o.got != o.expected).collect();
-    println!("ssh cases: {}, {} as expected", outcomes.len(), outcomes.len() - wrong.len());
+    println!("ssh cases: {}, {} as expected", outcomes.len() + endless, outcomes.len() - wrong.len());
     for outcome in &wrong {
         println!("{}: expected `{}`, got `{}`", outcome.what, outcome.expected, outcome.got);
     }
-    assert!(wrong.is_empty());
+    assert!(wrong.is_empty() && endless == 0, "{endless} did not end");
 }
