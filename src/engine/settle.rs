@@ -456,8 +456,11 @@ impl Settling {
         now: Option<Vec<NowFact>>,
     ) -> HostResult {
         for credential in &mut self.credentials {
-            if let Some(read) = now.iter().flatten().find(|fact| fact.path == credential.path) {
-                credential.now.clone_from(&read.fingerprint);
+            match now.iter().flatten().find(|fact| fact.path == credential.path) {
+                Some(read) => credential.now.clone_from(&read.fingerprint),
+                // What it held before is no answer to what it holds; a host that was taken back was read by its undo.
+                None if now.is_some() && status != HostStatus::RolledBack => credential.now = None,
+                None => {}
             }
         }
         let result = HostResult {

@@ -104,6 +104,8 @@ fn an_immutable_file_is_mended_by_what_is_printed() {
     let before = host.picture();
     let said = host.rotate(&spoilt(&format!("chattr +i {TOKEN_FILE}")), &[]);
     assert_dirty_and_held(&host, &said);
+    assert_eq!(host.read(TOKEN_FILE), host.new, "the truth: it still holds the new one");
+    assert_eq!(said.host()["credentials"][0]["now"], short(&host.new), "{}", said.all());
     let commands = mend_commands(&said);
     assert_eq!(commands[0], format!("sudo chattr -i {TOKEN_FILE}"));
     type_in(&host, &commands);

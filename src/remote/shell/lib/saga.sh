@@ -386,7 +386,7 @@ ks_unstage() {
   sync .
 }
 
-# ks_now RUN: what each credential file of the run holds.
+# ks_now RUN: what each credential file of the run holds, also where it could not be replaced.
 ks_now() {
   ks_run_dir "$1"
   ks_void || ks_each ks_now1
@@ -395,7 +395,7 @@ ks_now() {
 ks_now1() {
   case $1 in file | remove) ;; *) return 0 ;; esac
   (
-    ks_facts "$3"
+    ks_see "$3"
     ks_say now path "$3" fp "$KS_FP"
   )
 }
