@@ -130,7 +130,18 @@ pub(super) async fn ping(session: &Session, args: &PingArgs) -> Result<u8, CliEr
                 ));
                 if !facts.missing.is_empty() {
                     code = code.max(2);
-                    out.line(&format!("{name}: lacks {}: install coreutils (or busybox)", facts.missing.join(", ")));
+                    out.line(&format!(
+                        "{name}: lacks {}: {}",
+                        facts.missing.join(", "),
+                        install(&facts.os, "coreutils")
+                    ));
+                }
+                // What the guard's watcher is started with.
+                let has = |tool: &str| facts.have.iter().any(|have| have == tool);
+                let by_systemd = facts.uid == 0 && has("systemd") && has("systemd-run");
+                if !by_systemd && !has("setsid") {
+                    let how = install(&facts.os, "util-linux");
+                    out.line(&format!("{name}: cannot keep the guard, for want of setsid: {how}"));
                 }
                 if matches!(facts.phase.as_str(), "armed" | "undo" | "dirty") {
                     out.line(&format!("{name}: run {} holds it: keyswap resume {}", facts.run, facts.run));
@@ -143,6 +154,19 @@ pub(super) async fn ping(session: &Session, args: &PingArgs) -> Result<u8, CliEr
         }
     }
     Ok(code)
+}
+
+/// How a package is installed on a system with this name.
+fn install(os: &str, package: &str) -> String {
+    let families: [(&[&str], &str); 5] = [
+        (&["Debian", "Ubuntu", "Raspbian", "Mint"], "apt-get install"),
+        (&["Alpine"], "apk add"),
+        (&["Fedora", "Red Hat", "CentOS", "Rocky", "AlmaLinux", "Amazon"], "dnf install"),
+        (&["SUSE"], "zypper install"),
+        (&["Arch"], "pacman -S"),
+    ];
+    let family = families.iter().find(|(names, _)| names.iter().any(|name| os.contains(name)));
+    family.map_or_else(|| format!("install {package}"), |(_, command)| format!("{command} {package}"))
 }
 
 async fn one(connect: &SshConnect, host: &Host) -> Result<HostFacts, String> {
