@@ -176,3 +176,111 @@ impl Shell {
         Ok(self.buffer.split_to(length))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::VecDeque;
+
+    use futures_util::future::BoxFuture;
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
+    use super::*;
+
+    /// Says its pieces, then ends.
+    struct Script(VecDeque<Bytes>);
+
+    impl Pipe for Script {
+        fn send(&mut self, _: Bytes) -> BoxFuture<'_, Result<(), Lost>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn recv(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, Lost>> {
+            let piece = self.0.pop_front();
+            Box::pin(async { Ok(piece) })
+        }
+
+        fn stderr_tail(&self) -> String {
+            String::new()
+        }
+
+        fn exit(&self) -> Option<Exit> {
+            None
+        }
+
+        fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    /// One request to a shell that says these bytes, cut into pieces of these lengths.
+    fn ask(said: &[u8], lengths: &[usize]) -> Result<(i32, String), ShellError> {
+        let mut pieces = VecDeque::new();
+        let mut rest = said;
+        for length in lengths.iter().cycle().take(said.len()) {
+            let (piece, more) = rest.split_at((*length).min(rest.len()));
+            pieces.push_back(Bytes::copy_from_slice(piece));
+            rest = more;
+        }
+        pieces.push_back(Bytes::copy_from_slice(rest));
+        let mut shell =
+            Shell { pipe: Box::new(Script(pieces)), nonce: "nonce".to_owned(), next: 0, buffer: BytesMut::new() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(shell.request("true", b"", Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn an_answer_comes_whole_or_not_at_all() {
+        let asked = Cell::new(0);
+        // One for each property: a runner counts its cases over all that it runs.
+        let runner = || TestRunner::new(Config { cases: 1000, failure_persistence: None, ..Config::default() });
+        let pieces = || prop::collection::vec(1_usize..40, 1..8);
+        let whole = (any::<i32>(), ".{0,200}", pieces());
+        let sound = runner().run(&whole, |(status, text, lengths)| {
+            asked.set(asked.get() + 1);
+            let said = format!("A nonce 1 {status} {}\n{text}", text.len());
+            prop_assert_eq!(ask(said.as_bytes(), &lengths), Ok((status, text)));
+            // Cut anywhere, it is no answer.
+            let cut = said.len().saturating_sub(1 + status.unsigned_abs() as usize % said.len());
+            prop_assert!(ask(&said.as_bytes()[..cut], &lengths).is_err());
+            Ok(())
+        });
+        sound.unwrap();
+        // Heads that are nearly right: another nonce, another request, lengths that cannot be, more words.
+        let word = prop::sample::select(vec![
+            "A",
+            "B",
+            "nonce",
+            "other",
+            "1",
+            "2",
+            "0",
+            "-1",
+            "99999999999",
+            "1048577",
+            "x",
+            "",
+            "\u{1b}[2J",
+            "\r",
+        ]);
+        let forged = (prop::collection::vec(word, 0..7), prop::collection::vec(any::<u8>(), 0..60), pieces());
+        let refused = runner().run(&forged, |(words, tail, lengths)| {
+            asked.set(asked.get() + 1);
+            let mut said = words.join(" ").into_bytes();
+            said.push(b'\n');
+            said.extend(&tail);
+            let sound = words.len() == 5
+                && words[..3] == ["A", "nonce", "1"]
+                && words[3].parse::<i32>().is_ok()
+                && words[4].parse::<usize>().is_ok_and(|length| length <= tail.len());
+            prop_assert_eq!(ask(&said, &lengths).is_ok(), sound, "{:?}", words);
+            Ok(())
+        });
+        refused.unwrap();
+        // A line that never ends, and an answer larger than any.
+        assert!(matches!(ask(&[b'A'; 4096], &[7]), Err(ShellError::Protocol("a line that does not end"))));
+        assert!(matches!(ask(b"A nonce 1 0 1048577\n", &[7]), Err(ShellError::Protocol(_))));
+        println!("framing: {} answers, each taken whole or refused", asked.get());
+    }
+}
