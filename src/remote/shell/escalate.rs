@@ -22,8 +22,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A question that is not ours is taken for one when nothing has come after it for so long.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// The status with which the boot command says that sudo refuses, and that sudo would record what is sent.
-pub(crate) const REFUSES: u32 = 77;
+/// The status with which the boot command says that sudo would record what is sent.
 pub(crate) const RECORDS: u32 = 78;
 
 /// What the login shell is asked to start.
@@ -32,24 +31,24 @@ pub struct Boot {
     password: Option<Admission>,
 }
 
-/// The password, and the words by which its questions and the shell's beginning are known.
+/// The password, and the words by which its question and the shell's beginning are known.
 struct Admission {
     password: SecretString,
-    questions: [String; 2],
+    question: String,
     admitted: String,
 }
 
 impl Boot {
     /// The remote command for a way to become root, without a password.
     ///
-    /// With sudo, a policy that records standard input (`log_input`) would write the secret into its log; such a host
-    /// is refused before the shell starts.
+    /// A sudo that records standard input (`log_input`) would write the secret into its log; on such a host the shell
+    /// does not start ([`sudo`]).
     #[must_use]
     pub fn new(become_method: Become) -> Self {
         let shell = format!("sh -c {}", quote::word(BOOT));
         let command = match become_method {
             Become::None => format!("exec {shell}"),
-            Become::Sudo => sudo("sudo -n -l 2>&1", &format!("sudo -n -- {shell}")),
+            Become::Sudo => sudo("sudo -n", BOOT),
             Become::Doas => format!("exec doas -n {shell}"),
         };
         Self { command, password: None }
@@ -62,11 +61,9 @@ impl Boot {
             return Self::new(become_method);
         }
         let word = || uuid::Uuid::new_v4().simple().to_string();
-        let (questions, admitted) = ([word(), word()], word());
-        let [first, second] = &questions;
-        let shell = format!("sh -c {}", quote::word(&format!("echo {admitted}; {BOOT}")));
-        let command = sudo(&format!("sudo -S -p {first} -l"), &format!("sudo -S -p {second} -- {shell}"));
-        Self { command, password: Some(Admission { password, questions, admitted }) }
+        let (question, admitted) = (word(), word());
+        let command = sudo(&format!("sudo -S -p {question}"), &format!("echo {admitted}; {BOOT}"));
+        Self { command, password: Some(Admission { password, question, admitted }) }
     }
 
     /// The command line.
@@ -84,24 +81,25 @@ impl Boot {
     }
 }
 
-/// The policy is asked first, in words that we know; then the shell is started.
-fn sudo(ask: &str, start: &str) -> String {
-    format!(
-        "exec sh -c {}",
-        quote::word(&format!(
-            "LC_ALL=C; export LC_ALL; p=$({ask}) || {{ echo \"keyswap: sudo refuses: $p\" >&2; exit {REFUSES}; }}; \
-             case $p in *log_input*|*LOG_INPUT*|*log_stdin*) case $p in *!log_input*) ;; \
-             *) echo 'keyswap: sudo records standard input here (log_input)' >&2; exit {RECORDS} ;; esac ;; esac; \
-             exec {start}"
-        ))
-    )
+/// One call of sudo. What records standard input reads it first and hands on a copy, so that root's shell has another one
+/// than sudo was given: then it ends before anything was sent to it. Sudo is the process that the login's shell became, and
+/// `$0` is its number. Where that process cannot be looked at, the policy itself is asked, and any word of recording counts.
+fn sudo(call: &str, script: &str) -> String {
+    let check = format!(
+        "[ /proc/$0/fd/0 -ef /proc/self/fd/0 ] || {{ p=log_input; [ -e /proc/$0/fd/0 ] || \
+         p=$(sudo -n -l -U \"$SUDO_USER\" 2>&1 | sed 's/!log_[a-z]*//g; s/NOLOG_[A-Z]*//g'); \
+         case $p in *log_input*|*LOG_INPUT*|*log_stdin*) p=;; *'may run the following commands'*) ;; *) p=;; esac; \
+         [ -n \"$p\" ] || {{ echo 'keyswap: sudo records standard input here (log_input)' >&2; exit {RECORDS}; }}; }}; {script}"
+    );
+    let start = format!("exec {call} -- sh -c {} $$", quote::word(&check));
+    format!("exec sh -c {}", quote::word(&format!("LC_ALL=C; export LC_ALL; {start}")))
 }
 
 impl Admission {
     async fn pass(self, pipe: &mut dyn Pipe, deadline: Instant) -> Result<BytesMut, ShellError> {
         let began = Instant::now();
         let mut said = BytesMut::new();
-        let mut answered = [false; 2];
+        let mut answered = false;
         // What standard error held when it last changed, and when that was.
         let (mut seen, mut since) = (String::new(), began);
         loop {
@@ -124,20 +122,18 @@ impl Admission {
                 continue;
             }
             let errors = pipe.stderr_tail();
-            for (question, answered) in self.questions.iter().zip(&mut answered) {
-                match errors.matches(question.as_str()).count() {
-                    0 => {}
-                    1 if !*answered => {
-                        *answered = true;
-                        let mut line = Zeroizing::new(Vec::with_capacity(self.password.expose_secret().len() + 1));
-                        line.extend_from_slice(self.password.expose_secret().as_bytes());
-                        line.push(b'\n');
-                        pipe.send(Bytes::from_owner(line)).await?;
-                        since = Instant::now();
-                    }
-                    1 => {}
-                    _ => return Err(ShellError::WrongPassword),
+            match errors.matches(self.question.as_str()).count() {
+                0 => {}
+                1 if !answered => {
+                    answered = true;
+                    let mut line = Zeroizing::new(Vec::with_capacity(self.password.expose_secret().len() + 1));
+                    line.extend_from_slice(self.password.expose_secret().as_bytes());
+                    line.push(b'\n');
+                    pipe.send(Bytes::from_owner(line)).await?;
+                    since = Instant::now();
                 }
+                1 => {}
+                _ => return Err(ShellError::WrongPassword),
             }
             if errors != seen {
                 (seen, since) = (errors, Instant::now());
@@ -152,15 +148,11 @@ impl Admission {
     /// A last line of standard error that waits for an answer and is not our question.
     fn foreign_question(&self, errors: &str) -> Option<String> {
         let last = errors.rsplit('\n').next().unwrap_or_default();
-        let ours = self.questions.iter().any(|question| last.contains(question.as_str()));
-        (!last.trim().is_empty() && !ours).then(|| last.trim().to_owned())
+        (!last.trim().is_empty() && !last.contains(self.question.as_str())).then(|| last.trim().to_owned())
     }
 
     fn refused(&self, pipe: &dyn Pipe) -> ShellError {
-        let mut stderr = pipe.stderr_tail();
-        for question in &self.questions {
-            stderr = stderr.replace(question.as_str(), "");
-        }
+        let stderr = pipe.stderr_tail().replace(self.question.as_str(), "");
         if stderr.contains("incorrect password attempt") {
             return ShellError::WrongPassword;
         }
@@ -242,7 +234,7 @@ mod tests {
     fn no_password_stands_in_a_command_or_in_debug_text() {
         let boot = Boot::with_password(Become::Sudo, SecretString::from("test-token-password"));
         assert!(!boot.command().contains("test-token"));
-        assert!(boot.command().contains("sudo -S -p ") && !boot.command().contains("sudo -n"));
+        assert!(boot.command().contains("sudo -S -p ") && !boot.command().contains("exec sudo -n"));
         for other in [Become::None, Become::Doas] {
             let with = Boot::with_password(other, SecretString::from("test-token-password"));
             assert_eq!(with.command(), Boot::new(other).command());
