@@ -79,16 +79,25 @@ pub(super) enum Command {
     Hosts(HostsArgs),
     /// Reach, log in, escalate; say what is missing
     Ping(PingArgs),
+    /// An ad-hoc command on many hosts: keyswap exec -i INVENTORY -- uptime
+    Exec(super::exec::ExecArgs),
     /// Which credential does each host hold now? Who has drifted, what expires? Exits 10 on drift
     Audit(super::audit::AuditArgs),
     /// A dedicated Infisical identity as its file says
     Identity(IdentityArgs),
     /// Take a stale lock away, with a reason that is journaled on the host. Puts nothing back
     Unlock(UnlockArgs),
+    /// A commented inventory, playbooks and an identity to start from. Overwrites nothing
+    Init(super::init::InitArgs),
     /// Throw-away runner hosts: a rotation, and one host that fails and is rolled back
     Demo(DemoArgs),
     /// Throw-away runner hosts, a stand-in forge and a stand-in Infisical, until Ctrl-C
     Sandbox(SandboxArgs),
+    /// A JSON Schema for editors: `#:schema FILE` as a file's first line points to it
+    Schema {
+        /// Of which kind of file
+        kind: SchemaKind,
+    },
     /// A completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -96,6 +105,27 @@ pub(super) enum Command {
     },
     /// The manual page
     Man,
+}
+
+/// A kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchemaKind {
+    /// A playbook
+    Playbook,
+    /// An inventory
+    Inventory,
+    /// An Infisical identity
+    Identity,
+}
+
+impl From<SchemaKind> for crate::load::schema::Kind {
+    fn from(kind: SchemaKind) -> Self {
+        match kind {
+            SchemaKind::Playbook => Self::Playbook,
+            SchemaKind::Inventory => Self::Inventory,
+            SchemaKind::Identity => Self::Identity,
+        }
+    }
 }
 
 /// Which hosts, from which inventory.

@@ -7,9 +7,11 @@ mod audit;
 mod demo;
 mod errand;
 mod error;
+mod exec;
 mod from_hosts;
 mod hosts;
 mod identity;
+mod init;
 mod inventory;
 mod order;
 mod passwords;
@@ -88,12 +90,15 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Lint(args) => inventory::lint(session, &args),
             Command::Hosts(args) => hosts::hosts(session, &args).await,
             Command::Ping(args) => hosts::ping(session, &args).await,
+            Command::Exec(args) => exec::exec(session, &args).await,
             Command::Retire(args) => retire::retire(session, &args).await,
             Command::Audit(args) => audit::audit(session, &args).await,
             Command::Identity(args) => identity::identity(session, &args).await,
             Command::Unlock(args) => unlock::unlock(session, &args).await,
             Command::Demo(args) => Box::pin(demo::demo(session, &args)).await,
             Command::Sandbox(args) => Box::pin(demo::sandbox(session, &args)).await,
+            Command::Init(args) => init::init(session, &args),
+            Command::Schema { kind } => session.write(crate::load::schema::text(kind.into()).as_bytes()),
             Command::Completions { shell } => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Args::command(), "keyswap", &mut text);

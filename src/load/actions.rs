@@ -99,7 +99,8 @@ fn declared(table: &Reader<'_>, secrets: &Secrets) -> Option<SecretName> {
 
 fn place(table: &Reader<'_>, secrets: &Secrets) -> Option<Place> {
     for key in ["value", "content", "contents", "data", "text", "token"] {
-        if let Some(entry) = table.get(key) {
+        if let Some(entry) = table.peek(key) {
+            table.forgive(key);
             let diag = Diag::at(entry.place, "a secret's value never stands in a playbook").hidden();
             table.note(diag.help(format!("declare it under [secrets.NAME] and {SOURCES}")));
         }

@@ -18,6 +18,7 @@ mod literal;
 mod playbook;
 mod range;
 mod reader;
+pub mod schema;
 mod select;
 mod shared;
 mod template;
@@ -38,6 +39,12 @@ pub use vars::{ExtraVarsError, extra_vars, resolved_vars};
 /// What is wrong with it, in a line.
 pub fn length(text: &str) -> Result<std::time::Duration, String> {
     check::duration(text).map_err(|problem| problem.message)
+}
+
+/// Whether any part of a text looks like a secret: such a text must not stand in arguments.
+#[must_use]
+pub fn looks_secret(text: &str) -> bool {
+    literal::looks_secret(text)
 }
 
 /// What a file may refer to without saying it.

@@ -16,6 +16,8 @@ pub enum Answer {
     Done,
     /// To an act.
     Acted(Acted),
+    /// To [`super::Op::Exec`].
+    Ran(Ran),
     /// To [`super::Op::Undo`].
     Undone(Undone),
     /// To [`super::Op::Now`].
@@ -257,6 +259,19 @@ pub struct Acted {
     pub process_unchecked: bool,
     /// The end of a command's output.
     pub output: String,
+}
+
+/// How an ad-hoc command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ran {
+    /// Its exit status.
+    pub status: u32,
+    /// It was ended at its limit.
+    pub timed_out: bool,
+    /// What it wrote to standard output and standard error, line by line, as the host sent it.
+    pub output: Vec<String>,
+    /// There was more than that.
+    pub cut: bool,
 }
 
 /// How an undo went.

@@ -61,6 +61,13 @@ pub enum Op {
         /// Its limit.
         limit: Duration,
     },
+    /// An operator's ad-hoc command, beside any run: how it ended is the answer, whatever it was.
+    Exec {
+        /// The program and its arguments; each reaches it as it stands here.
+        argv: Vec<String>,
+        /// Its limit.
+        limit: Duration,
+    },
     /// Wait for a condition.
     Wait {
         /// For which run, if the host is held.

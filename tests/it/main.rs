@@ -1,6 +1,7 @@
 //! The one integration binary.
 #![cfg(test)]
 
+mod desk;
 mod e2e;
 mod e2e_safety;
 mod fleet;

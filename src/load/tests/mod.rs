@@ -3,6 +3,7 @@
 mod good;
 mod messages;
 mod properties;
+mod schema;
 
 use super::file::Sink;
 use super::{Context, Diagnostics, Playbook};

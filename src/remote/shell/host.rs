@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::quote::call;
+use super::quote::{call, words};
 use super::{Boot, Shell, ShellError};
 use super::{parse, survey};
 use crate::model::{EnvFormat, Fingerprint, RemotePath, RestartHow, RunId};
@@ -127,6 +127,10 @@ fn request(op: &Op) -> Request {
             limit += *most;
             let words = call("ks_peek", [seconds(*most).as_str(), script]);
             held(hold.as_ref(), *most, &words)
+        }
+        Op::Exec { argv, limit: most } => {
+            limit += *most;
+            call("ks_exec", [seconds(*most).as_str(), &words(argv)])
         }
         Op::Wait { hold, until, limit: most } => {
             // The last look may begin just before the limit, and a command may take 30 s.

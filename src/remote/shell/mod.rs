@@ -7,6 +7,8 @@
 mod env_tests;
 mod escalate;
 #[cfg(test)]
+mod exec_tests;
+#[cfg(test)]
 mod file_tests;
 mod frame;
 mod host;

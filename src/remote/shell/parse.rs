@@ -6,7 +6,7 @@ use super::survey;
 use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
     Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore,
-    FileFact, HostFacts, NowFact, Op, Probe, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact,
+    FileFact, HostFacts, NowFact, Op, Probe, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact,
     Undone, UndoneRecord,
 };
 
@@ -119,6 +119,16 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
                 left_stopped: line.get("how") == "stopped",
                 process_unchecked: line.get("process") == "unchecked",
                 output: line.get("output").to_owned(),
+            }))
+        }
+        Op::Exec { .. } => {
+            let ran = one("ran")?;
+            let output = lines.iter().filter(|line| line.tag == "out").map(|line| line.get("text").to_owned());
+            Ok(Answer::Ran(Ran {
+                status: ran.number("status")?,
+                timed_out: ran.get("timeout") == "yes",
+                output: output.collect(),
+                cut: ran.get("cut") == "yes",
             }))
         }
         Op::Undo { .. } => {

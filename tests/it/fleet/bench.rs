@@ -13,17 +13,17 @@ use keyswap::sandbox::{BreakRestart, ForgeAccess, HostFacts, RunnerFiles, Sandbo
 use crate::support::runner_host::{AtWork, Said};
 
 /// Hosts as they were, and a controller.
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     // The hosts live on the runtime: they go first.
     sandbox: Option<Sandbox>,
     runtime: tokio::runtime::Runtime,
     /// What stood on each host before anything was done.
-    pub(super) before: Vec<HostFacts>,
+    pub(crate) before: Vec<HostFacts>,
 }
 
 /// A host seen from outside, compared with what stood there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(crate) enum Stand {
     /// Never touched: files, runner process, and no state of keyswap's.
     Untouched,
     /// Files and pointer as before, the runner up on the old token.
@@ -48,13 +48,13 @@ impl Stand {
 
 impl Fleet {
     /// So many hosts; those in `broken` have a runner that does not come up with another token.
-    pub(super) fn start(hosts: usize, broken: &[usize]) -> Self {
+    pub(crate) fn start(hosts: usize, broken: &[usize]) -> Self {
         let break_restart: BTreeMap<_, _> = broken.iter().map(|number| (*number, BreakRestart::AtOnce)).collect();
         Self::on(Self::runtime(), hosts, SandboxOptions { break_restart, ..SandboxOptions::default() })
     }
 
     /// With a forge whose runs succeed.
-    pub(super) fn with_forge(hosts: usize) -> (Self, StandIn) {
+    pub(crate) fn with_forge(hosts: usize) -> (Self, StandIn) {
         let runtime = Self::runtime();
         let setup = Setup::new(Version::Forgejo(15), "test-token-forge-fleet");
         let soon = |_: &_| Outcome::new(Ending::Success).after(Duration::from_millis(50));
@@ -80,32 +80,32 @@ impl Fleet {
         Self { sandbox: Some(sandbox), runtime, before }
     }
 
-    pub(super) fn sandbox(&self) -> &Sandbox {
+    pub(crate) fn sandbox(&self) -> &Sandbox {
         self.sandbox.as_ref().expect("it is up")
     }
 
     /// A host by its number, counted from 1.
-    pub(super) fn host(&self, number: usize) -> &SandboxHost {
+    pub(crate) fn host(&self, number: usize) -> &SandboxHost {
         &self.sandbox().hosts()[number - 1]
     }
 
-    pub(super) fn files(&self, number: usize) -> RunnerFiles {
+    pub(crate) fn files(&self, number: usize) -> RunnerFiles {
         RunnerFiles::of(self.host(number).dir())
     }
 
     /// A file in a host's directory.
-    pub(super) fn path(&self, number: usize, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, number: usize, name: &str) -> PathBuf {
         self.host(number).dir().join(name)
     }
 
     /// Takes a host off the network, or puts it back.
-    pub(super) fn reachable(&self, number: usize, reachable: bool) {
+    pub(crate) fn reachable(&self, number: usize, reachable: bool) {
         let _in = self.runtime.enter();
         self.host(number).set_reachable(reachable);
     }
 
     /// The program with what an operator's shell gives it.
-    pub(super) fn keyswap(&self, output: &str) -> Command {
+    pub(crate) fn keyswap(&self, output: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyswap"));
         let home = self.sandbox().dir();
         command.env_clear().env("HOME", home).env("USER", "operator").env("PATH", "/usr/bin:/bin").current_dir(home);
@@ -114,12 +114,12 @@ impl Fleet {
     }
 
     /// Runs the program to its end.
-    pub(super) fn say(&self, args: &[&str]) -> Said {
+    pub(crate) fn say(&self, args: &[&str]) -> Said {
         Said::of(&mut self.keyswap("jsonl"), args)
     }
 
     /// Writes a playbook and starts it.
-    pub(super) fn begin(&self, playbook: &Playbook, args: &[&str]) -> AtWork {
+    pub(crate) fn begin(&self, playbook: &Playbook, args: &[&str]) -> AtWork {
         self.write(playbook);
         let mut all = vec!["run", "fleet.toml", "-i", "inventory.toml", "--yes"];
         all.extend(args);
@@ -127,17 +127,17 @@ impl Fleet {
     }
 
     /// Writes a playbook and runs it to its end.
-    pub(super) fn run(&self, playbook: &Playbook, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, playbook: &Playbook, args: &[&str]) -> Said {
         self.begin(playbook, args).end()
     }
 
-    pub(super) fn write(&self, playbook: &Playbook) {
+    pub(crate) fn write(&self, playbook: &Playbook) {
         fs::write(self.sandbox().dir().join("fleet.toml"), playbook.text(self.sandbox())).unwrap();
         fs::set_permissions(self.sandbox().dir().join("new-token"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     /// How a host stands, by its files and its runner.
-    pub(super) fn stand(&self, number: usize) -> Result<Stand, String> {
+    pub(crate) fn stand(&self, number: usize) -> Result<Stand, String> {
         let (before, now) = (&self.before[number - 1], self.sandbox().facts(self.host(number)));
         if *before == now && !self.path(number, "state").exists() {
             return Ok(Stand::Untouched);
@@ -164,7 +164,7 @@ impl Fleet {
 
     /// Every host stands as its letter says: `U`ntouched, `O`ld, `N`ew, new and `D`own.
     #[track_caller]
-    pub(super) fn assert(&self, wanted: &str, said: &Said) {
+    pub(crate) fn assert(&self, wanted: &str, said: &Said) {
         let stands: Vec<_> = (1..=self.before.len()).map(|number| self.stand(number)).collect();
         let wanted: Vec<_> = wanted.chars().filter(|c| *c != ' ').map(|letter| Ok(Stand::of(letter))).collect();
         assert_eq!(stands, wanted, "{}", said.all());
@@ -183,13 +183,13 @@ impl Drop for Fleet {
 }
 
 /// The status words of all hosts in the last line, joined by blanks.
-pub(super) fn words(said: &Said) -> String {
+pub(crate) fn words(said: &Said) -> String {
     let hosts = said.last()["hosts"].as_array().unwrap();
     hosts.iter().map(|host| host["status"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
 }
 
 /// One host's end state in the last line.
-pub(super) fn result(said: &Said, number: usize) -> &serde_json::Value {
+pub(crate) fn result(said: &Said, number: usize) -> &serde_json::Value {
     let name = format!("runner-{number}");
     let hosts = said.last()["hosts"].as_array().unwrap();
     hosts.iter().find(|host| host["host"] == name.as_str()).unwrap_or_else(|| panic!("{name}: {}", said.all()))
@@ -197,20 +197,20 @@ pub(super) fn result(said: &Said, number: usize) -> &serde_json::Value {
 
 /// The rotation, to be changed by a test.
 #[derive(Debug, Clone)]
-pub(super) struct Playbook {
+pub(crate) struct Playbook {
     /// Keys of `[rollout]`.
-    pub(super) rollout: String,
+    pub(crate) rollout: String,
     /// Steps before all others.
-    pub(super) first: String,
+    pub(crate) first: String,
     /// Steps after the backup and before the token is placed.
-    pub(super) early: String,
+    pub(crate) early: String,
     /// Steps after the restart.
-    pub(super) late: String,
+    pub(crate) late: String,
 }
 
 impl Playbook {
     /// Canary, a quarter, the rest.
-    pub(super) fn new(rollout: &str) -> Self {
+    pub(crate) fn new(rollout: &str) -> Self {
         let rollout = format!("batches = [1, \"25%\", \"100%\"]\nguard = \"off\"\n{rollout}");
         Self { rollout, first: String::new(), early: String::new(), late: String::new() }
     }

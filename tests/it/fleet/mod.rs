@@ -5,7 +5,7 @@
 
 mod approved;
 mod away;
-mod bench;
+pub(crate) mod bench;
 mod checked;
 mod common;
 mod once;

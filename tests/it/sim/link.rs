@@ -146,6 +146,7 @@ fn name_of(op: &Op) -> String {
             Act::Command { .. } => "act command",
         },
         Op::Peek { .. } => "peek",
+        Op::Exec { .. } => "exec",
         Op::Wait { .. } => "wait",
         Op::Commit { .. } => "commit",
         Op::Undo { .. } => "undo",
@@ -198,6 +199,7 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
         }
         Op::Commit { hold } => ctx.commit(hold).await.map(|()| Answer::Done),
         Op::Unlock { .. } => die(FailClass::Refused, "nobody takes a lock away in these stories"),
+        Op::Exec { .. } => die(FailClass::Refused, "nobody runs anything beside a run in these stories"),
         Op::Survey(_) | Op::Copies { .. } | Op::Reveal { .. } => {
             die(FailClass::Refused, "nobody audits or retires in these stories")
         }

@@ -134,8 +134,9 @@ ks_bounded() {
   timeout -k 5 "$limit" "$@" </dev/null 5>&- 6>&- 7>&-
 }
 
-# ks_user SECONDS DIR SCRIPT: runs an operator's command line. Its output goes through a fifo in DIR to a reader that
-# keeps the first 8 KiB and drains the rest, so that neither much output nor a daemon that keeps it open can block us.
+# ks_user SECONDS DIR SCRIPT [KIB]: runs an operator's command line. Its output goes through a fifo in DIR to a reader that
+# keeps the first KIB (8) KiB and drains the rest, so that neither much output nor a daemon that keeps it open can block us.
+# It reads byte by byte: a larger block would wait in its memory for a daemon to fill it.
 # Where DIR is full the command runs all the same, since an undo needs it: only its output is lost.
 # The descriptors that we work with stay ours: a daemon would keep them for its life.
 # Sets KS_RC (124: time limit) and KS_OUT.
@@ -150,7 +151,7 @@ ks_user() {
     timeout -k 5 "$1" sh -c "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- || KS_RC=$?
     return 0
   }
-  { dd bs=1024 count=8 iflag=fullblock of="$dir/o" 2>/dev/null; cat >/dev/null; : >"$dir/eof"; } <"$dir/f" >/dev/null 2>&1 &
+  { dd bs=1 count=$((${4:-8} * 1024)) of="$dir/o" 2>/dev/null; cat >/dev/null; : >"$dir/eof"; } <"$dir/f" >/dev/null 2>&1 &
   reader=$!
   timeout -k 5 "$1" sh -c "$3" </dev/null >"$dir/f" 2>&1 5>&- 6>&- 7>&-
   KS_RC=$?

@@ -1,0 +1,5 @@
+//! What an operator has at hand beside runs: ad-hoc commands, files to start from, schemas, pages, and papers that are true.
+
+mod exec;
+mod init;
+mod schema;
