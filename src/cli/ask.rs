@@ -2,7 +2,6 @@
 //!
 //! Where signatures are demanded nobody can say yes in their place, at the terminal or by `--yes`.
 
-use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
@@ -14,6 +13,7 @@ use super::prompt::Terminal;
 use crate::approval::{Kind, Sealed};
 use crate::journal::{Operator, Store};
 use crate::model::ApprovalPolicy;
+use crate::report::sanitize;
 use crate::step::{Consent, Question};
 
 /// How often the place where approvals are laid is looked at.
@@ -24,13 +24,14 @@ pub(super) struct Asker {
     policies: Vec<ApprovalPolicy>,
     store: Store,
     by: Operator,
+    terminal: Terminal,
     /// One question at a time at the terminal.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Asker {
-    pub(super) fn new(policies: Vec<ApprovalPolicy>, store: Store, by: Operator) -> Self {
-        Self { policies, store, by, turn: tokio::sync::Mutex::new(()) }
+    pub(super) fn new(policies: Vec<ApprovalPolicy>, store: Store, by: Operator, terminal: Terminal) -> Self {
+        Self { policies, store, by, terminal, turn: tokio::sync::Mutex::new(()) }
     }
 
     /// Whether there is anybody who could answer.
@@ -67,23 +68,17 @@ impl Asker {
     async fn at_the_terminal(&self, question: &Question) -> Result<Consent, String> {
         let _turn = self.turn.lock().await;
         let text = question.to_string();
-        let asked = tokio::task::spawn_blocking(move || -> std::io::Result<String> {
-            let mut err = std::io::stderr().lock();
-            write!(err, "{} [y/N] ", crate::report::sanitize::line(&text, 400)).and_then(|()| err.flush())?;
-            drop(err);
-            let mut answer = String::new();
-            std::io::stdin().lock().read_line(&mut answer)?;
-            Ok(answer)
-        });
+        let held = self.terminal.put(&sanitize::line(&text, sanitize::FIELD)).map_err(|error| error.to_string())?;
+        let asked = tokio::task::spawn_blocking(Terminal::yes);
         let answer = tokio::time::timeout(question.limit, asked).await;
+        drop(held);
         let answer = answer.map_err(|_| format!("nobody answered in {} s", question.limit.as_secs()))?;
-        let answer = answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => {
+        match answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())? {
+            true => {
                 let detail = format!("approved at the terminal by {}@{}", self.by.user, self.by.host);
                 Ok(Consent { detail, proofs: None })
             }
-            _ => Err("declined at the terminal".to_owned()),
+            false => Err("declined at the terminal".to_owned()),
         }
     }
 

@@ -158,7 +158,7 @@ fn show(out: &mut Printer<std::io::Stdout>, stage: &Stage, before: &[HostFacts],
 pub(super) async fn sandbox(session: &Session, args: &SandboxArgs) -> Result<u8, CliError> {
     let stage = Stage::set(usize::from(args.hosts), None, true).await?;
     let cancel = CancellationToken::new();
-    signals::watch(cancel.clone(), || {})?;
+    signals::watch(cancel.clone(), &session.screen, || {})?;
     let (inventory, playbook) = (stage.sandbox.inventory(), stage.sandbox.playbook());
     let (identity, minted) = (stage.sandbox.identity(), stage.sandbox.minted_playbook());
     let state = stage.sandbox.dir().join("controller");

@@ -156,7 +156,7 @@ pub(super) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, CliEr
     let connect = session.connect(&joined(&args.select.inventory))?;
     let cancel = CancellationToken::new();
     let redactor = session.redactor.clone();
-    signals::watch(cancel.clone(), move || {
+    signals::watch(cancel.clone(), &session.screen, move || {
         let text = "interrupted: no more hosts are begun, and what runs is waited for. Once more: leave at once, and what runs goes on";
         Printer::new(std::io::stderr(), &redactor).line(text);
     })?;

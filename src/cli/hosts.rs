@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 
 use super::args::{HostsArgs, HostsVerb, PingArgs};
 use super::inventory::{extra_vars, joined, select};
-use super::prompt::Terminal;
 use super::session::Session;
 use super::{CliError, error};
 use crate::load;
@@ -87,7 +86,7 @@ async fn accept(session: &Session, args: &HostsArgs, hosts: &[Host]) -> Result<u
         }
     }
     if !offers.is_empty() && !args.yes {
-        Terminal::confirm("Are these the hosts' own keys?")?;
+        session.terminal().confirm("Are these the hosts' own keys?")?;
     }
     for offer in &offers {
         let usual = || session.home().join(".ssh/known_hosts");

@@ -63,7 +63,7 @@ async fn apply(
         return Ok(0);
     }
     if !args.yes {
-        Terminal::confirm(&format!("Make these {} changes?", planned.changes.len()))?;
+        session.terminal().confirm(&format!("Make these {} changes?", planned.changes.len()))?;
     }
     if let Leave::By(warrant) = &leave {
         warrant.claim(&session.store()?, &format!("identity `{}`", spec.name), &session.operator())?;

@@ -29,6 +29,7 @@ mod said;
 mod services;
 mod session;
 mod signals;
+mod telling;
 mod token;
 mod unlock;
 

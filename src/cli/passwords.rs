@@ -44,8 +44,8 @@ impl Passwords for FromSources {
 }
 
 /// Asks for the one password of `-K`.
-pub(super) fn ask(redactor: &Redactor) -> Result<SecretString, CliError> {
-    match Terminal::hidden("password for becoming root (sudo) on the hosts") {
+pub(super) fn ask(terminal: &Terminal, redactor: &Redactor) -> Result<SecretString, CliError> {
+    match terminal.hidden("password for becoming root (sudo) on the hosts") {
         Ok(text) => {
             redactor.register_bytes("password for becoming root", text.as_bytes());
             Ok(SecretString::from(text.as_str()))

@@ -1,18 +1,18 @@
 //! Asking the person at the terminal.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::Arc;
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::CliError;
 use crate::remote::ssh::AskPassphrase;
+use crate::report::{Hold, Screen};
 use crate::secret::{Prompt, PromptError};
 
-/// The terminal that keyswap was started on.
-#[derive(Clone, Default)]
-pub(super) struct Terminal;
+/// The terminal that keyswap was started on. While it is asked on, nothing else is drawn there.
+#[derive(Clone)]
+pub(super) struct Terminal(Screen);
 
 impl Terminal {
     /// Whether there is somebody to ask.
@@ -20,32 +20,45 @@ impl Terminal {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
+    pub(super) fn new(screen: &Screen) -> Self {
+        Self(screen.clone())
+    }
+
     /// Asks a yes-or-no question; anything but yes is no.
-    pub(super) fn confirm(question: &str) -> Result<(), CliError> {
+    pub(super) fn confirm(&self, question: &str) -> Result<(), CliError> {
         if !Self::is_there() {
             return Err(CliError::usage(format!("{question} needs a terminal to ask on, or --yes")));
         }
-        let mut err = std::io::stderr().lock();
-        let asked = write!(err, "{question} [y/N] ").and_then(|()| err.flush());
-        asked.map_err(|error| CliError::internal("cannot ask", error))?;
-        let mut answer = String::new();
-        std::io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .map_err(|error| CliError::internal("cannot read the answer", error))?;
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(CliError::Declined),
+        let _held = self.put(question).map_err(|error| CliError::internal("cannot ask", error))?;
+        match Self::yes().map_err(|error| CliError::internal("cannot read the answer", error))? {
+            true => Ok(()),
+            false => Err(CliError::Declined),
         }
     }
 
-    pub(super) fn hidden(question: &str) -> Result<Zeroizing<String>, PromptError> {
+    /// Puts a yes-or-no question, for [`yes`](Self::yes) to wait for its answer. Nothing is drawn over it until what is
+    /// given back is dropped.
+    pub(super) fn put(&self, question: &str) -> std::io::Result<Hold> {
+        let question = format!("{question} [y/N] ");
+        let held = self.0.ask(&question);
+        write(&question)?;
+        Ok(held)
+    }
+
+    /// Waits for an answer, and tells whether it is yes.
+    pub(super) fn yes() -> std::io::Result<bool> {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    pub(super) fn hidden(&self, question: &str) -> Result<Zeroizing<String>, PromptError> {
         if !Self::is_there() {
             return Err(PromptError::NoTerminal);
         }
-        let mut err = std::io::stderr().lock();
-        write!(err, "{question}: ").and_then(|()| err.flush()).map_err(PromptError::Io)?;
-        drop(err);
+        let question = format!("{question}: ");
+        let _held = self.0.ask(&question);
+        write(&question).map_err(PromptError::Io)?;
         match rpassword::read_password() {
             Ok(text) => Ok(Zeroizing::new(text)),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(PromptError::Declined),
@@ -54,19 +67,20 @@ impl Terminal {
     }
 }
 
+fn write(question: &str) -> std::io::Result<()> {
+    let mut err = std::io::stderr().lock();
+    err.write_all(question.as_bytes())?;
+    err.flush()
+}
+
 impl Prompt for Terminal {
     fn ask_hidden(&self, question: &str) -> Result<Zeroizing<String>, PromptError> {
-        Self::hidden(question)
+        self.hidden(question)
     }
 }
 
 impl AskPassphrase for Terminal {
     fn ask(&self, prompt: &str) -> Option<SecretString> {
-        Self::hidden(prompt).ok().map(|text| SecretString::from(text.as_str()))
+        self.hidden(prompt).ok().map(|text| SecretString::from(text.as_str()))
     }
-}
-
-/// The terminal as those below know it.
-pub(super) fn terminal() -> Arc<Terminal> {
-    Arc::new(Terminal)
 }

@@ -66,7 +66,8 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     let (journal, state) = store.reopen(&plan.run, "resume", &operator)?;
     let needs_forge = plan.hosts.iter().any(|planned| planned.plan.steps.iter().any(|step| step.work.asks_forge()));
     let servers = Servers::new(&plan.services, needs_forge, &session.sources, &session.redactor).await?;
-    let servers = servers.asking(Asker::new(plan.approval.clone(), store.clone(), operator.clone()));
+    let servers =
+        servers.asking(Asker::new(plan.approval.clone(), store.clone(), operator.clone(), session.terminal()));
     let record = Record::RunReopened { command: ReopenCommand::Resume, by: operator };
     journal.append(None, record).await?;
     let (events, report) = session.report(&plan.run);

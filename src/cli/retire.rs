@@ -323,7 +323,9 @@ async fn go(
     if !args.yes {
         let also = if doomed.is_empty() { "" } else { " and revoke the old token" };
         let hosts = ready.len();
-        Terminal::confirm(&format!("Remove these {count} copies from {hosts} hosts{also}? There is no way back"))?;
+        session
+            .terminal()
+            .confirm(&format!("Remove these {count} copies from {hosts} hosts{also}? There is no way back"))?;
     }
     let by = session.operator();
     let (journal, _) = store.reopen(&plan.run, "retire", &by)?;

@@ -139,7 +139,7 @@ pub(super) fn shared_for(
 ) -> Result<Shared, CliError> {
     let cancel = CancellationToken::new();
     let warn = events.clone();
-    signals::watch(cancel.clone(), move || {
+    signals::watch(cancel.clone(), &session.screen, move || {
         warn.warn(None, "stopping after the hosts that are under way; again to leave at once");
     })?;
     Ok(Shared {

@@ -126,7 +126,7 @@ pub(super) async fn go(
         true => {
             // Known before any host is touched, and not in its midst.
             Asker::could_answer(&selected.approval()).map_err(order::no)?;
-            servers.asking(Asker::new(selected.approval(), session.store()?, session.operator()))
+            servers.asking(Asker::new(selected.approval(), session.store()?, session.operator(), session.terminal()))
         }
         false => servers,
     };
@@ -203,7 +203,7 @@ fn shared(
     let cancel = CancellationToken::new();
     let halt = cancel.child_token();
     let warn = events.clone();
-    signals::watch(cancel.clone(), move || {
+    signals::watch(cancel.clone(), &session.screen, move || {
         warn.warn(None, "stopping: no new step begins, what was touched is being settled; again to leave at once");
     })?;
     Ok(Shared {
@@ -294,9 +294,9 @@ async fn whole(
     }
     if changes && !args.yes {
         // The report writes on a thread of its own; the question comes after what it is about.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        session.caught_up(events).await;
         let hosts = found.ready.iter().filter(|saga| saga.changes()).count();
-        if let Err(error) = Terminal::confirm(&format!("Change {hosts} hosts?")) {
+        if let Err(error) = session.terminal().confirm(&format!("Change {hosts} hosts?")) {
             nothing_done(selected, events, found, "declined", stopped()).await;
             return Err(error);
         }

@@ -5,10 +5,10 @@ use super::inventory::{joined, select};
 use super::session::Session;
 use super::{CliError, error};
 use crate::event::EventKind;
-use crate::journal::{RunPhase, RunState, Store};
+use crate::journal::{RunPhase, RunState, RunSummary, Store};
 use crate::model::{HostResult, RunId};
 use crate::plan::RunPlan;
-use crate::report::recap;
+use crate::report::{HistoryRow, history_table, recap};
 use crate::rollout::{ask, history};
 
 /// How many hosts are asked at the same time.
@@ -21,19 +21,7 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
     let store = session.store()?;
     let mut out = session.out();
     let Some(prefix) = &args.run else {
-        let runs = store.list()?;
-        if runs.is_empty() {
-            out.line("no runs yet");
-        }
-        for run in runs {
-            let line = match &run.state {
-                Ok(state) => {
-                    format!("{}  {:<12} {:>4} hosts  {}", run.run, phase(state), state.hosts.len(), state.playbook)
-                }
-                Err(error) => format!("{}  unreadable: {}", run.run, crate::model::chain(error)),
-            };
-            out.line(&line);
-        }
+        table(session, &store.list()?);
         return Ok(0);
     };
     let run = store.find(Some(prefix))?;
@@ -103,11 +91,52 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
         }
     }
     if let Some(finished) = finished {
-        for line in recap(&session.redactor, &run, place(&store, &run, &state), finished) {
+        // What was gone on with or retired since leads no further in the way that its end told.
+        let command = if state.reopened.is_empty() && state.retired.is_none() { state.command.as_str() } else { "" };
+        let told = (command, place(&store, &run, &state));
+        for line in recap(&session.redactor, &run, told, finished, session.look()) {
             out.line(&line);
         }
     }
     Ok(0)
+}
+
+/// The history, newest first.
+fn table(session: &Session, runs: &[RunSummary]) {
+    let mut out = session.out();
+    if runs.is_empty() {
+        out.line("no runs yet");
+        return;
+    }
+    let rows: Vec<HistoryRow> = runs
+        .iter()
+        .map(|summary| match &summary.state {
+            Ok(state) => HistoryRow {
+                run: &summary.run,
+                started: state.started,
+                ended: state.last.filter(|_| matches!(state.phase, RunPhase::Finished(_))),
+                status: if summary.locked { "under way" } else { phase(state) },
+                role: match state.phase {
+                    RunPhase::Finished(status) => Some(status),
+                    RunPhase::Fresh | RunPhase::Open => None,
+                },
+                hosts: Some(state.hosts.len()),
+                about: state.playbook.clone(),
+            },
+            Err(error) => HistoryRow {
+                run: &summary.run,
+                started: None,
+                ended: None,
+                status: "unreadable",
+                role: None,
+                hosts: None,
+                about: crate::model::chain(error),
+            },
+        })
+        .collect();
+    for line in history_table(&session.redactor, &rows, session.look()) {
+        out.line(&line);
+    }
 }
 
 /// The runs that hosts know, with each host's own word.

@@ -2,8 +2,10 @@
 
 use std::io::{IsTerminal, Stdout};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use secrecy::SecretString;
@@ -12,14 +14,15 @@ use tracing_subscriber::EnvFilter;
 use super::CliError;
 use super::args::{Color, Global, Output};
 use super::passwords::{self, FromSources};
-use super::prompt::terminal;
+use super::prompt::Terminal;
+use super::telling::{Beside, measure, on_panic, tell, tell_live};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Operator, RunPhase, RunState, Store};
 use crate::load::Context;
 use crate::model::{RunId, RunStatus};
 use crate::remote::ssh::{Dialer, DialerConfig, Keepalive, Signers};
 use crate::remote::{Connect, SshConnect};
-use crate::report::{Human, Jsonl, Plain, Printer, Reporter};
+use crate::report::{Human, Jsonl, Look, Plain, Printer, Reporter, Screen};
 use crate::secret::{Environment, Redactor, Sources};
 
 /// The process, as commands see it.
@@ -27,6 +30,10 @@ pub(super) struct Session {
     pub(super) global: Global,
     pub(super) redactor: Redactor,
     pub(super) sources: Sources,
+    /// Standard output, where it is drawn on.
+    pub(super) screen: Screen,
+    /// How many of the events of the report under way were told.
+    told: Arc<AtomicU64>,
     passwords: Arc<FromSources>,
     /// What `-K` asked for.
     become_password: Arc<OnceLock<SecretString>>,
@@ -38,12 +45,16 @@ impl Session {
     pub(super) fn new(global: &Global) -> Self {
         let environment = Environment::new(std::env::vars_os());
         let redactor = Redactor::new();
-        log(global.verbose, &redactor);
+        let screen = Screen::new(Box::new(std::io::stdout()), &redactor);
+        log(global.verbose, &redactor, &screen);
+        on_panic(&screen);
         #[cfg(debug_assertions)]
         let pause = environment.get(super::pause::VARIABLE);
-        let sources = Sources::new(environment, terminal());
+        let sources = Sources::new(environment, Arc::new(Terminal::new(&screen)));
         Self {
             global: global.clone(),
+            screen,
+            told: Arc::default(),
             passwords: FromSources::new(&sources, &redactor),
             become_password: Arc::default(),
             redactor,
@@ -59,6 +70,8 @@ impl Session {
             global,
             redactor: self.redactor.clone(),
             sources: self.sources.clone(),
+            screen: self.screen.clone(),
+            told: Arc::clone(&self.told),
             passwords: Arc::clone(&self.passwords),
             become_password: Arc::clone(&self.become_password),
             #[cfg(debug_assertions)]
@@ -111,7 +124,7 @@ impl Session {
     pub(super) fn ssh(&self, inventory: &str) -> Result<SshConnect, CliError> {
         if self.global.ask_become_pass && self.become_password.get().is_none() {
             // Only the first answer counts, and nobody else asks at the same time.
-            let _ = self.become_password.set(passwords::ask(&self.redactor)?);
+            let _ = self.become_password.set(passwords::ask(&self.terminal(), &self.redactor)?);
         }
         let connect = SshConnect::new(self.dialer(), inventory.to_owned());
         Ok(connect.with_passwords(self.passwords.clone(), self.become_password.get().cloned()))
@@ -145,7 +158,7 @@ impl Session {
         Arc::new(Dialer::new(DialerConfig {
             home: self.home(),
             agent_socket: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from),
-            passphrase: terminal(),
+            passphrase: Arc::new(self.terminal()),
             passwords: self.passwords.clone(),
             keepalive: Keepalive::default(),
         }))
@@ -153,19 +166,36 @@ impl Session {
 
     /// Who may sign: key files, whose passphrases are asked for here, and the agent.
     pub(super) fn signers(&self) -> Signers {
-        Signers { passphrase: terminal(), agent: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from) }
+        Signers { passphrase: Arc::new(self.terminal()), agent: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from) }
     }
 
     /// Says something that the operator should know, beside what was asked for.
     pub(super) fn warn(&self, text: &str) {
+        let _hold = self.screen.hold();
         Printer::new(std::io::stderr(), &self.redactor).line(&format!("warning: {text}"));
+    }
+
+    /// Whether this is a terminal that obeys control codes, and not one that a CI job pretends to have.
+    fn is_lively(&self, is_terminal: bool) -> bool {
+        let ci = self.var("CI").is_some_and(|value| value != "false" && value != "0");
+        is_terminal && !ci && self.var("TERM").is_some_and(|term| term != "dumb")
     }
 
     fn colour(&self, is_terminal: bool) -> bool {
         match self.global.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => is_terminal && self.var("NO_COLOR").is_none() && self.var("TERM").as_deref() != Some("dumb"),
+            Color::Auto => self.is_lively(is_terminal) && self.var("NO_COLOR").is_none(),
+        }
+    }
+
+    /// How a command's own lines look on standard output.
+    pub(super) fn look(&self) -> Look {
+        let person = self.global.output == Output::Human;
+        let is_terminal = std::io::stdout().is_terminal();
+        Look {
+            colour: person && self.colour(is_terminal),
+            width: (person && self.is_lively(is_terminal)).then(|| measure().width),
         }
     }
 
@@ -186,23 +216,45 @@ impl Session {
 
     /// Starts the run's report; [`Report::finish`] ends it.
     pub(super) fn report(&self, run: &RunId) -> (Sink, Report) {
-        let (sink, mut events) = Sink::new(run.clone());
+        let (sink, events) = Sink::new(run.clone());
         let is_terminal = std::io::stdout().is_terminal();
-        let colour = self.colour(is_terminal);
-        let output = self.global.output;
-        let printer = self.out();
-        let thread = std::thread::spawn(move || {
-            let mut reporter: Box<dyn Reporter> = match output {
-                Output::Jsonl => Box::new(Jsonl::new(printer)),
-                Output::Human if is_terminal => Box::new(Human::new(printer, colour)),
-                Output::Human | Output::Plain => Box::new(Plain::new(printer)),
-            };
-            while let Some(event) = events.blocking_recv() {
-                reporter.event(&event);
+        let (lively, colour) = (self.is_lively(is_terminal), self.colour(is_terminal));
+        let mut live = false;
+        let reporter: Box<dyn Reporter> = match self.global.output {
+            Output::Jsonl => Box::new(Jsonl::new(self.out())),
+            Output::Human if lively || colour => {
+                let human = Human::new(self.screen.clone(), colour, self.global.verbose > 0);
+                live = lively;
+                Box::new(if lively { human.live(Box::new(measure)) } else { human })
             }
-            reporter.finish()
+            Output::Human | Output::Plain => Box::new(Plain::new(self.out())),
+        };
+        self.told.store(0, Ordering::Release);
+        let told = Arc::clone(&self.told);
+        let screen = self.screen.clone();
+        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| live);
+        let thread = std::thread::spawn(move || match runtime {
+            Some(runtime) => runtime.block_on(tell_live(reporter, events, &told, &screen)),
+            None => tell(reporter, events, &told),
         });
         (sink, Report { thread })
+    }
+
+    /// Waits until everything that was said so far stands where it belongs. An output that takes nothing is not waited for.
+    pub(super) async fn caught_up(&self, events: &Sink) {
+        const LONGEST: Duration = Duration::from_secs(2);
+        let count = events.count();
+        let told = async {
+            while self.told.load(Ordering::Acquire) < count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LONGEST, told).await;
+    }
+
+    /// The person at the terminal.
+    pub(super) fn terminal(&self) -> Terminal {
+        Terminal::new(&self.screen)
     }
 
     /// Says of a run that there is nothing to do about it. Programs get it as events, which end as those of every run do.
@@ -224,6 +276,7 @@ impl Session {
 
     /// Says why a command failed: what, why, and what to do.
     pub(super) fn complain(&self, error: &CliError) {
+        let _hold = self.screen.hold();
         let mut err = Printer::new(std::io::stderr(), &self.redactor);
         if let CliError::Files(diagnostics) = error {
             for line in diagnostics.render(self.colour(std::io::stderr().is_terminal())).lines() {
@@ -259,7 +312,8 @@ impl Report {
 }
 
 /// Diagnostics to standard error, through the redactor.
-fn log(verbose: u8, redactor: &Redactor) {
+fn log(verbose: u8, redactor: &Redactor, screen: &Screen) {
+    let screen = screen.clone();
     let filter = match verbose {
         0 => "keyswap=warn,russh=error",
         1 => "keyswap=info,russh=warn",
@@ -268,7 +322,7 @@ fn log(verbose: u8, redactor: &Redactor) {
     };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
-        .with_writer(redactor.make_writer(std::io::stderr))
+        .with_writer(redactor.make_writer(move || Beside::new(&screen)))
         .with_ansi(false)
         .finish();
     // Only a second call in one process can fail, and the first one's filter is as good.

@@ -197,6 +197,9 @@ pub enum EventKind {
     },
 }
 
+/// How a warning begins which says that the operator has stopped the run.
+pub const STOPPING: &str = "stopping";
+
 /// What becomes of a run's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

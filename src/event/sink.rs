@@ -41,6 +41,12 @@ impl Sink {
         }
     }
 
+    /// How many were handed in.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Says that nothing comes any more, whoever still holds a clone.
     pub fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = None;

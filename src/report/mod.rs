@@ -3,24 +3,32 @@
 //! Invariants of this room:
 //! - it knows events and the model, and writes to whatever `cli` hands it;
 //! - every byte goes through a [`Printer`], and so through the redactor;
+//! - what is seen live is a function of events, the time and the size, and knows no clock;
 //! - free text is cleaned for terminals ([`sanitize`]) wherever it comes from;
 //! - a fault of the output never stops a run: it is kept and told at the end.
 
+mod history;
 mod human;
 mod jsonl;
 mod line;
+mod live;
 mod plain;
 mod printer;
 mod recap;
 pub mod sanitize;
+mod screen;
 
 use std::io;
 
-pub use human::Human;
+pub use history::{HistoryRow, history_table};
+pub use human::{Human, Look, Measure};
 pub use jsonl::Jsonl;
 pub use plain::Plain;
 pub use printer::Printer;
 pub use recap::recap;
+pub use screen::{Hold, Screen, Size};
+
+use jiff::Timestamp;
 
 use crate::event::Event;
 
@@ -29,6 +37,9 @@ pub trait Reporter: Send {
     /// Tells of one event. A fault of the output is kept for [`finish`](Self::finish): nobody may stop half-way
     /// through a transaction because a pipe was closed.
     fn event(&mut self, event: &Event);
+
+    /// Shows how things stand at this moment. Called after events, and ten times a second between them.
+    fn tick(&mut self, _now: Timestamp) {}
 
     /// Writes out what is still held back.
     ///

@@ -186,7 +186,9 @@ impl Lines {
         Line::new()
             .text(format!("    {:>2}  ", row.number))
             .push(role, format!("{:<14}", row.verdict))
-            .text(format!("  {}", self.cleaner.field(&text)))
+            .text("  ")
+            .hang()
+            .text(self.cleaner.field(&text))
     }
 
     /// `HOST  STATUS  TEXT`; a row without a host belongs to the batch or the run.
@@ -195,7 +197,9 @@ impl Lines {
         Line::new()
             .push(Role::Strong, format!("{host:<width$}  ", width = self.width))
             .push(role, format!("{status:<STATUS_WIDTH$}"))
-            .text(format!("  {}", self.cleaner.field(text)))
+            .text("  ")
+            .hang()
+            .text(self.cleaner.field(text))
     }
 }
 
@@ -208,7 +212,7 @@ fn titled(event: &Event, detail: &str) -> String {
     }
 }
 
-fn title(step: &StepRef) -> String {
+pub(super) fn title(step: &StepRef) -> String {
     format!("{}. {}", step.index, step.name)
 }
 

@@ -35,6 +35,16 @@ impl<W: Write> Printer<W> {
         }
     }
 
+    /// Writes a text that ends its own lines, at once.
+    pub(super) fn text(&mut self, text: &str) {
+        if self.fault.is_some() {
+            return;
+        }
+        if let Err(error) = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            self.fault = Some(error);
+        }
+    }
+
     /// The first fault, once.
     ///
     /// # Errors

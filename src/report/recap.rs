@@ -2,31 +2,54 @@
 
 use std::fmt::Write as _;
 
+use indexmap::IndexMap;
+
+use super::human::Look;
 use super::line::{Line, Role};
 use super::plain::Cleaner;
 use super::sanitize::line as clean;
 use crate::event::{Event, EventKind};
-use crate::model::{CredentialState, Fingerprint, HostResult, HostStatus, RunId};
+use crate::model::{CredentialState, Fingerprint, HostResult, HostStatus, RunId, RunStatus};
 use crate::secret::Redactor;
 
 /// A command to mend a host is shown whole; this only keeps a hostile one from filling the screen.
 const COMMAND: usize = 64 * 1024;
 
+/// How hosts may stand, the best first.
+pub(super) const BEST_FIRST: [HostStatus; 8] = [
+    HostStatus::Ok,
+    HostStatus::Changed,
+    HostStatus::Skipped,
+    HostStatus::RolledBack,
+    HostStatus::Unreachable,
+    HostStatus::Failed,
+    HostStatus::Owed,
+    HostStatus::Dirty,
+];
+
 /// The recap of a run that is over, as its own output ended: from what the journal holds of it.
 ///
-/// `place` is the last batch that began and how many there were, where there were batches.
+/// `command` is the one that ended it, `place` the last batch that began and how many there were, where there were batches.
 #[must_use]
-pub fn recap(redactor: &Redactor, run: &RunId, place: Option<(u32, u32)>, finished: EventKind) -> Vec<String> {
+pub fn recap(
+    redactor: &Redactor,
+    run: &RunId,
+    (command, place): (&str, Option<(u32, u32)>),
+    finished: EventKind,
+    look: Look,
+) -> Vec<String> {
     let event = Event { ts: jiff::Timestamp::now(), run: run.clone(), seq: 0, host: None, step: None, kind: finished };
     let (batch, batches) = place.unwrap_or_default();
-    let mut recap = Recap { batch, batches, settled: 0 };
+    let mut recap = Recap { command: command.to_owned(), batch, batches, settled: 0 };
     recap.event(&event);
-    recap.lines(&event, &Cleaner::new(redactor)).iter().map(Line::plain).collect()
+    recap.lines(&event, &Cleaner::new(redactor)).into_iter().flat_map(|line| look.lines(line)).collect()
 }
 
 /// What the recap needs to remember of the events before it.
 #[derive(Debug, Default)]
 pub(super) struct Recap {
+    /// `run`, `rollback`, …; empty where that is not known.
+    command: String,
     batch: u32,
     batches: u32,
     /// Hosts whose end state was read back.
@@ -36,7 +59,10 @@ pub(super) struct Recap {
 impl Recap {
     pub(super) fn event(&mut self, event: &Event) {
         match &event.kind {
-            EventKind::RunStarted { batches, .. } => self.batches = *batches,
+            EventKind::RunStarted { command, batches, .. } => {
+                self.command.clone_from(command);
+                self.batches = *batches;
+            }
             EventKind::BatchStarted { batch, of, .. } => (self.batch, self.batches) = (*batch, *of),
             EventKind::RunFinished { hosts, .. } => {
                 let reached = |host: &&HostResult| {
@@ -53,30 +79,34 @@ impl Recap {
         let EventKind::RunFinished { status, exit_code, hosts } = &event.kind else { return Vec::new() };
         let names = width(hosts.iter().map(|host| host.host.as_str()));
         let words = width(hosts.iter().map(|host| host.status.as_str()));
-        let changes: Vec<String> = hosts.iter().map(|host| credentials(&host.credentials, cleaner)).collect();
-        let marks = width(changes.iter().map(String::as_str));
+        // What went wrong comes last: that is what is still on the screen when there are more hosts than rows.
+        let mut rows: Vec<(&HostResult, String)> =
+            hosts.iter().map(|host| (host, credentials(&host.credentials, cleaner))).collect();
+        rows.sort_by_key(|(host, _)| BEST_FIRST.iter().position(|status| *status == host.status));
+        let marks = width(rows.iter().map(|(_, change)| change.as_str()));
         let mut lines = vec![Line::new(), Line::new().push(Role::Strong, "recap")];
-        for (host, change) in hosts.iter().zip(&changes) {
+        for (host, change) in &rows {
             let line = Line::new()
                 .push(Role::Strong, format!("{:<names$}  ", host.host))
                 .push(host.status.into(), format!("{:<words$}", host.status))
-                .text(format!("  {change:<marks$}"));
-            lines.push(line.text(format!("  {}", cleaner.field(host.reason.as_deref().unwrap_or_default()))));
+                .text("  ")
+                .hang();
+            let reason = cleaner.field(host.reason.as_deref().unwrap_or_default());
+            lines.push(match reason.is_empty() {
+                true => line.text(change.as_str()),
+                false => line.text(format!("{change:<marks$}  ")).text(reason),
+            });
         }
         let (batch, of, settled, all) = (self.batch, self.batches, self.settled, hosts.len());
         // A rollback has no batches to tell of.
         let place = if batch > 0 { format!("batch {batch}/{of}, ") } else { String::new() };
         let fleet = Line::new().push(Role::Strong, format!("{place}{settled}/{all} hosts"));
         lines.push(fleet.text(format!(": {}", counts(hosts))));
-        for host in hosts {
-            let note = |note: &String| {
-                Line::new().push(Role::Caution, "note").text(format!("  {}: {}", host.host, cleaner.field(note)))
-            };
-            lines.extend(host.notes.iter().map(note));
-        }
+        lines.extend(notes(hosts, cleaner));
         for host in hosts.iter().filter(|host| matches!(host.status, HostStatus::Dirty | HostStatus::Owed)) {
             lines.extend(mend(host, event));
         }
+        lines.extend(self.next(event, *status, hosts));
         lines.push(
             Line::new()
                 .text(format!("run {} ", event.run))
@@ -85,6 +115,53 @@ impl Recap {
         );
         lines
     }
+
+    /// What leads on, and what leads back. What is dirty or owed has its own lines, which come first.
+    fn next(&self, event: &Event, status: RunStatus, hosts: &[HostResult]) -> Vec<Line> {
+        let any = |wanted: HostStatus| hosts.iter().any(|host| host.status == wanted);
+        let run = &event.run;
+        let line = |what: &str, command: String| Line::new().push(Role::Faint, format!("{what:<10}")).text(command);
+        if self.command != "run" || any(HostStatus::Dirty) || any(HostStatus::Owed) {
+            return Vec::new();
+        }
+        let mut lines = Vec::new();
+        for (wanted, word) in [
+            (HostStatus::RolledBack, "rolled-back"),
+            (HostStatus::Failed, "failed"),
+            (HostStatus::Unreachable, "unreachable"),
+        ] {
+            // A run that never began is in no journal.
+            if any(wanted) && self.batch > 0 {
+                lines.push(line("again", format!("keyswap run -i INVENTORY --rerun {word} {run}")));
+            }
+        }
+        if any(HostStatus::Changed) {
+            lines.push(line("back", format!("keyswap rollback {run}")));
+            if status == RunStatus::Succeeded {
+                lines.push(line("for good", format!("keyswap retire {run}")));
+            }
+        }
+        lines
+    }
+}
+
+/// Each note once, with the hosts that it is true of.
+fn notes(hosts: &[HostResult], cleaner: &Cleaner) -> Vec<Line> {
+    const NAMED: usize = 3;
+    let mut notes: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for host in hosts {
+        for note in &host.notes {
+            notes.entry(note).or_default().push(host.host.as_str());
+        }
+    }
+    let line = |(note, names): (&str, Vec<&str>)| {
+        let more = names.len().saturating_sub(NAMED);
+        let named: Vec<&str> = names.into_iter().take(NAMED).collect();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let text = format!("{}{more}: {}", named.join(", "), cleaner.field(note));
+        Line::new().push(Role::Caution, "note").text("  ").hang().text(text)
+    };
+    notes.into_iter().map(line).collect()
 }
 
 fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
@@ -115,18 +192,9 @@ fn credentials(states: &[CredentialState], cleaner: &Cleaner) -> String {
 
 /// `11 changed, 1 rolled-back`, the best first.
 fn counts(hosts: &[HostResult]) -> String {
-    let order = [
-        HostStatus::Ok,
-        HostStatus::Changed,
-        HostStatus::RolledBack,
-        HostStatus::Failed,
-        HostStatus::Dirty,
-        HostStatus::Owed,
-        HostStatus::Unreachable,
-        HostStatus::Skipped,
-    ];
     let count = |status: HostStatus| hosts.iter().filter(|host| host.status == status).count();
-    let parts: Vec<String> = order.iter().filter(|&&s| count(s) > 0).map(|&s| format!("{} {s}", count(s))).collect();
+    let parts: Vec<String> =
+        BEST_FIRST.iter().filter(|&&s| count(s) > 0).map(|&s| format!("{} {s}", count(s))).collect();
     match parts.is_empty() {
         true => "no hosts".to_owned(),
         false if count(HostStatus::Ok) == hosts.len() => format!("{}, nothing had to be changed", parts.join(", ")),

@@ -10,7 +10,7 @@ use crate::model::{CredentialState, Fingerprint, HostName, HostResult, HostStatu
 use crate::secret::{Redactor, SecretValue};
 
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Sink(pub(super) Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Sink {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -21,9 +21,9 @@ impl io::Write for Sink {
     }
 }
 
-const TOKEN: &str = "test-token-\"new\\0123456789x";
+pub(super) const TOKEN: &str = "test-token-\"new\\0123456789x";
 
-fn redactor() -> Redactor {
+pub(super) fn redactor() -> Redactor {
     let redactor = Redactor::new();
     redactor.register(&SecretValue::new(Zeroizing::new(TOKEN.as_bytes().to_vec())).unwrap());
     redactor
@@ -31,16 +31,16 @@ fn redactor() -> Redactor {
 
 /// The events in each format: plain, coloured, JSON lines.
 fn shown(events: &[Event]) -> String {
-    type Make = fn(Printer<Sink>) -> Box<dyn Reporter>;
+    type Make = fn(Sink) -> Box<dyn Reporter>;
     let make: [(&str, Make); 3] = [
-        ("plain", |printer| Box::new(Plain::new(printer))),
-        ("human", |printer| Box::new(Human::new(printer, true))),
-        ("jsonl", |printer| Box::new(Jsonl::new(printer))),
+        ("plain", |sink| Box::new(Plain::new(Printer::new(sink, &redactor())))),
+        ("human", |sink| Box::new(Human::new(Screen::new(Box::new(sink), &redactor()), true, false))),
+        ("jsonl", |sink| Box::new(Jsonl::new(Printer::new(sink, &redactor())))),
     ];
     let mut all = String::new();
     for (name, make) in make {
         let sink = Sink::default();
-        let mut reporter = make(Printer::new(sink.clone(), &redactor()));
+        let mut reporter = make(sink.clone());
         events.iter().for_each(|event| reporter.event(event));
         reporter.finish().unwrap();
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
