@@ -14,4 +14,5 @@ mod sentinel;
 mod sim;
 mod ssh;
 mod support;
+mod terminal;
 mod tidy;
