@@ -56,7 +56,8 @@ fn a_planted_pipe_or_link_is_neither_waited_for_nor_followed() {
         assert!(made.success());
         std::fs::write(dir.path().join("plain"), "content").unwrap();
         symlink(dir.path().join("made"), dir.path().join("dangling")).unwrap();
-        let script = "for f in pipe dangling gone plain; do (ks_hold $f; echo \"$f $?\"); done
+        // Others may write here: a name may change at any time.
+        let script = "chmod 777 .; for f in pipe dangling gone plain; do (ks_hold $f; echo \"$f $?\"); done
                       (ks_open plain; cat <&6; echo; [ ! -e /proc/$KS_HOLDER ] || sleep 0.2; [ ! -e /proc/$KS_HOLDER/fd/8 ]; echo $?)
                       (ks_open pipe 2>&1 | tr '\\t' ' ' | cut -d' ' -f1,2)";
         let (said, took) = run(shell, dir.path(), script);
@@ -67,7 +68,59 @@ fn a_planted_pipe_or_link_is_neither_waited_for_nor_followed() {
 }
 
 #[test]
-fn a_new_file_that_was_exchanged_is_not_written() {
+fn a_file_in_a_directory_of_our_own_is_opened_without_a_helper_and_no_link_is_followed() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("plain"), "content").unwrap();
+        symlink(dir.path().join("plain"), dir.path().join("link")).unwrap();
+        let script = "ks_hold() { echo helped; exit 1; }
+                      (ks_open plain; cat <&6; echo); (ks_open gone || echo gone)
+                      (ks_open link) | tr '\\t' ' ' | cut -d' ' -f1,2
+                      for mode in 770 707 1777; do chmod $mode .; (ks_open plain); done; chmod 755 .; chown 4711 .; (ks_open plain)";
+        let (said, _) = run(shell, dir.path(), script);
+        assert_eq!(said, "content\ngone\nfail class=refused\nhelped\nhelped\nhelped\nhelped\n", "{shell:?}");
+    });
+}
+
+#[test]
+fn what_is_exchanged_for_a_new_file_gets_nothing_and_is_not_taken_for_it() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let empty = elsewhere.path().join("empty");
+        for plant in ["ln -s $e/empty $f", "ln -s $e/made $f", "mkfifo $f", "ln $e/empty $f", "mkdir $f", ":"] {
+            std::fs::write(&empty, "").unwrap();
+            // As soon as it is made, before anything else is done with it.
+            let script = format!(
+                "stat() {{ [ -n \"$f\" ] || {{ f=$KS_TEMP; e={e}; rm $f; {plant}; }}; command stat \"$@\"; }}
+                 sha=$(printf secret | sha256sum); f=
+                 (ks_temp .keyswap-x. 644 $KS_UID $KS_GID; printf secret >&5; ks_seal token ${{sha%% *}}; echo sealed) |
+                     grep -e sealed -e '^fail' | tr '\t' ' ' | cut -d' ' -f1; rm -rf ./.keyswap-x.* token",
+                e = elsewhere.path().display()
+            );
+            let (said, _) = run(shell, dir.path(), &script);
+            assert_eq!(said, "fail\n", "{shell:?} {plant}");
+            assert_eq!(std::fs::read(&empty).unwrap(), b"", "{shell:?} {plant}");
+            assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "{shell:?} {plant}");
+            std::fs::remove_file(&empty).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_new_file_is_nobody_else_s_whatever_access_list_its_directory_has() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "setfacl -d -m u:4711:rw,g::rw,o::r . || exit
+                      (ks_temp .keyswap-x. 600 4712 4713; stat -c '%a %u %g' $KS_TEMP; echo secret >&5; cat $KS_TEMP
+                      getfacl -c $KS_TEMP | grep user:4711)";
+        let (said, _) = run(shell, dir.path(), script);
+        assert_eq!(said, "600 4712 4713\nsecret\nuser:4711:rw-\t#effective:---\n", "{shell:?}");
+    });
+}
+
+#[test]
+fn a_file_of_mktemp_s_that_was_exchanged_is_not_written() {
     in_every_shell(|shell| {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
@@ -80,7 +133,7 @@ fn a_new_file_that_was_exchanged_is_not_written() {
             let script = format!(
                 "chmod 600 {e}/empty
                  mktemp() {{ f=$(command mktemp \"$@\"); e={e}; rm $f; {plant}; echo $f; }}
-                 (ks_temp .keyswap-x. 644 $KS_UID $KS_GID; echo secret >&5; echo made) | tr '\\t' ' ' | cut -d' ' -f1,2; rm -rf ./.keyswap-x.*",
+                 (ks_temp_closed .keyswap-x.; echo secret >&5; echo made) | tr '\\t' ' ' | cut -d' ' -f1,2; rm -rf ./.keyswap-x.*",
                 e = elsewhere.path().display()
             );
             let (said, _) = run(shell, dir.path(), &script);

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::{Boot, LIBRARY};
+use super::{Boot, LIBRARY, LIBRARY_SUM};
 use crate::remote::ssh::last_words;
 use crate::remote::{Exit, Lost, Pipe};
 
@@ -63,7 +63,12 @@ impl Shell {
     ) -> Result<Self, ShellError> {
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         let mut shell = Self { pipe, nonce, next: 0, buffer: BytesMut::new() };
-        let library = format!("K={}\n{}", super::quote::word(state_dir.unwrap_or_default()), LIBRARY.as_str());
+        let library = format!(
+            "K={}\nKS_SUM={}\n{}",
+            super::quote::word(state_dir.unwrap_or_default()),
+            LIBRARY_SUM.as_str(),
+            LIBRARY.as_str()
+        );
         let hello = format!("{} {}\n{library}", shell.nonce, library.len());
         let deadline = Instant::now() + limit;
         let started = async {

@@ -63,6 +63,12 @@ static LIBRARY: LazyLock<String> = LazyLock::new(|| {
     out
 });
 
+/// SHA-256 of [`LIBRARY`]: by it a host knows that the guard that lies there is this very library.
+static LIBRARY_SUM: LazyLock<String> = LazyLock::new(|| {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(LIBRARY.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+});
+
 /// What the login shell is asked to start, without escalation. It reads the nonce and the library's length, then the
 /// library itself, and keeps the channel on descriptors that no child sees.
 const BOOT: &str = "read -r NONCE n; exec 3<&0 4>&1 </dev/null >/dev/null; \

@@ -97,15 +97,20 @@ ks_me() {
 }
 
 # ks_ticks: sets KS_TICKS to now, in the unit of process start times. A fresh process is asked instead of
-# /proc/uptime, because containers may show an uptime of their own.
+# /proc/uptime, because containers may show an uptime of their own; a substitution is one, and no program is started.
 ks_ticks() {
   local line
-  line=$(cat /proc/self/stat)
+  line=$(read -r line </proc/self/stat && printf '%s' "$line")
   line=${line##*) }
   # shellcheck disable=SC2086
   set -- $line
   shift 19
   KS_TICKS=$1
+}
+
+# ks_random: sets KS_RANDOM to a word that nobody can guess, from the kernel and without a program.
+ks_random() {
+  read -r KS_RANDOM </proc/sys/kernel/random/uuid || ks_die refused "/proc/sys/kernel/random/uuid cannot be read"
 }
 
 # ks_hex FILE: sets KS_SHA to the file's SHA-256. FILE is opened as given: use /proc/self/fd/N for a checked one.
@@ -141,26 +146,40 @@ ks_bounded() {
 # The descriptors that we work with stay ours: a daemon would keep them for its life.
 # Sets KS_RC (124: time limit) and KS_OUT.
 ks_user() {
-  local dir i reader
-  dir=$2/u.$$
+  local base most i reader line
+  ks_random
+  base=$2/u.$KS_RANDOM
+  most=$((${4:-8} * 1024))
   KS_OUT=
-  rm -rf "$dir"
-  mkdir "$dir" 2>/dev/null && mkfifo "$dir/f" 2>/dev/null || {
-    rm -rf "$dir"
+  mkfifo "$base.f" 2>/dev/null || {
     KS_RC=0
     timeout -k 5 "$1" sh -c "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- || KS_RC=$?
     return 0
   }
-  { dd bs=1 count=$((${4:-8} * 1024)) of="$dir/o" 2>/dev/null; cat >/dev/null; : >"$dir/eof"; } <"$dir/f" >/dev/null 2>&1 &
+  # shellcheck disable=SC2094 # only whether the fifo still is there
+  {
+    line=$(dd bs=1 count=$most of="$base.o" 2>&1)
+    # What ended within that has no rest.
+    case $line in [0-9]*+*' '*) [ "${line%%+*}" -lt $most ] || cat >/dev/null ;; *) cat >/dev/null ;; esac
+    # Nobody waits for it any more where the fifo is gone.
+    [ ! -e "$base.f" ] || : >"$base.end"
+  } <"$base.f" >/dev/null 2>&1 &
   reader=$!
-  timeout -k 5 "$1" sh -c "$3" </dev/null >"$dir/f" 2>&1 5>&- 6>&- 7>&-
+  timeout -k 5 "$1" sh -c "$3" </dev/null >"$base.f" 2>&1 5>&- 6>&- 7>&-
   KS_RC=$?
   i=0
-  while [ ! -e "$dir/eof" ] && [ $i -lt 30 ]; do
-    sleep 0.01
+  # The reader sees the end at once; whoever holds the output open beyond it is not waited for.
+  while [ ! -e "$base.end" ] && [ $i -lt 330 ]; do
     i=$((i + 1))
+    [ $i -le 300 ] || sleep 0.01
   done
-  [ -e "$dir/eof" ] && wait "$reader"
-  [ ! -s "$dir/o" ] || KS_OUT=$(tr -d '\000' <"$dir/o")
-  rm -rf "$dir"
+  [ -e "$base.end" ] && wait "$reader"
+  if [ -n "${4:-}" ]; then
+    [ ! -s "$base.o" ] || KS_OUT=$(tr -d '\000' <"$base.o")
+  elif [ -s "$base.o" ]; then
+    # No program is started for a few bytes; the shell drops zeros by itself.
+    while IFS= read -r line || [ -n "$line" ]; do KS_OUT=$KS_OUT$line$KS_NL; done <"$base.o"
+    KS_OUT=${KS_OUT%"$KS_NL"}
+  fi
+  rm -f "$base.f" "$base.o" "$base.end"
 }

@@ -117,12 +117,13 @@ ks_env_add() {
 }
 
 # ks_env_look FORMAT KEY REMOVE <FILE: sets KS_COUNT (lines that set KEY), KS_OLD (the value of the last one), KS_GONE (lines
-# that set a key of REMOVE) and KS_BAD (why the file cannot be edited by line; empty if it can).
+# that set a key of REMOVE), KS_BAD (why the file cannot be edited by line; empty if it can) and KS_BYTES (how many were read).
 ks_env_look() {
   local key
-  KS_COUNT=0 KS_OLD= KS_GONE=0 KS_BAD=
+  KS_COUNT=0 KS_OLD='' KS_GONE=0 KS_BAD='' KS_BYTES=0
   ks_env_start
   while ks_env_next "$1"; do
+    KS_BYTES=$((KS_BYTES + ${#KS_LINE} + ${#KS_EOL} + ${#KS_END}))
     for key in $2 $3; do
       case " $KS_MANY " in *" $key "*) KS_BAD="one line sets $key together with other variables" ;; esac
       [ "$KS_KEY" = "$key" ] && [ -n "$KS_SPAN" ] && KS_BAD="the value of $key goes over several lines"

@@ -45,33 +45,56 @@ ks_real() {
   KS_REAL=${cur:-/}
 }
 
-# ks_enter DIR: the working directory becomes DIR, proven by the kernel's own name for it.
+# ks_enter DIR: the working directory becomes DIR, proven by the kernel's own name for it, which KS_HERE then is.
 ks_enter() {
-  local here
   # shellcheck disable=SC2164
   cd / && cd -P "$1" 2>/dev/null || {
     [ -d "$1" ] && ks_die refused "cannot enter $1"
     ks_die missing "directory $1 does not exist"
   }
-  here=$(readlink /proc/self/cwd) || ks_die refused "cannot tell where $1 is"
-  [ "$here" = "$1" ] && return 0
+  # After `cd -P` dash and ash have asked the kernel; bash has put the name together by itself.
+  KS_HERE=$PWD
+  [ -z "${BASH_VERSION:-}" ] || KS_HERE=$(readlink /proc/self/cwd) || KS_HERE=
+  case $KS_HERE in /*) ;; *) ks_die refused "cannot tell where $1 is" ;; esac
+  [ "$KS_HERE" = "$1" ] && return 0
   ks_real "$1"
-  [ "$here" = "$KS_REAL" ] || ks_die refused "$1 led to $here: a name on the way was changed, or is not to be trusted"
+  [ "$KS_HERE" = "$KS_REAL" ] || ks_die refused "$1 led to $KS_HERE: a name on the way was changed, or is not to be trusted"
 }
 
-# ks_lstat NAME: facts of ./NAME itself; fails when there is nothing.
-# Sets KS_TYPE (f file, l link, d directory, o other), KS_SIZE KS_OWN KS_GRP KS_MODE KS_LINKS KS_INO.
-ks_lstat() {
-  local facts
-  facts=$(stat -c '%f %s %u %g %a %h %d:%i' -- "./$1" 2>/dev/null) || return 1
+# What is asked of a file: type and mode, size, owner, group, mode, hard links, device and inode.
+KS_FACTS='%f %s %u %g %a %h %d:%i'
+
+# ks_facts_of FACTS: sets KS_TYPE (f file, l link, d directory, o other), KS_SIZE KS_OWN KS_GRP KS_MODE KS_LINKS KS_INO.
+ks_facts_of() {
   # shellcheck disable=SC2086
-  set -- $facts
+  set -- $1
   case $1 in 8???) KS_TYPE=f ;; a???) KS_TYPE=l ;; 4???) KS_TYPE=d ;; *) KS_TYPE=o ;; esac
   KS_SIZE=$2 KS_OWN=$3 KS_GRP=$4 KS_MODE=$5 KS_LINKS=$6 KS_INO=$7
 }
 
+# ks_lstat NAME: facts of ./NAME itself; fails when there is nothing.
+ks_lstat() {
+  local facts
+  facts=$(stat -c "$KS_FACTS" -- "./$1" 2>/dev/null) || return 1
+  ks_facts_of "$facts"
+}
+
+# ks_fstat FD: sets KS_FD_FACTS to the facts of a descriptor.
+ks_fstat() {
+  KS_FD_FACTS=$(stat -L -c "$KS_FACTS" -- "/proc/self/fd/$1")
+}
+
+# ks_alone FACTS: a directory with these facts is ours alone: nobody else can change a name in it.
+ks_alone() {
+  # shellcheck disable=SC2086
+  set -- $1
+  ks_trusted "$3" || return 1
+  # What an access list grants shows in the group's bits.
+  case $5 in *[2367]? | *[2367]) return 1 ;; esac
+}
+
 # ks_hold NAME: has a helper open the file ./NAME, because opening a pipe that somebody planted there would never end. What the
-# helper got cannot change any more: KS_HELD names it by descriptor, KS_HELD_FACTS are its type and inode. ks_drop lets go.
+# helper got cannot change any more: KS_HELD names it by descriptor. ks_drop lets go.
 ks_hold() {
   local i
   # A grandchild: no shell of ours has a word to say when it is killed. `exec` first, or it would wait with our pipe in hand.
@@ -83,22 +106,32 @@ ks_hold() {
     [ $i -lt 1000 ] || sleep 0.05
     [ $i -lt 1040 ] && [ -e "/proc/$KS_HOLDER" ] || { ks_drop; return 1; }
   done
-  KS_HELD_FACTS=$(stat -L -c '%f %d:%i' -- "$KS_HELD") || { ks_drop; return 1; }
 }
 
 ks_drop() { kill -9 "$KS_HOLDER" 2>/dev/null; :; }
 
-# ks_open NAME: opens the regular file ./NAME on descriptor 6 and proves that it is the file that the name showed.
+# ks_open NAME: opens the regular file ./NAME on descriptor 6 and proves that it is the file that the name showed; fails when
+# there is nothing. In a directory that is ours alone the name cannot change under us.
 ks_open() {
-  ks_lstat "$1" || return 1
+  local dir
+  # One look at the directory and at the name.
+  dir=$(stat -c "$KS_FACTS" -- . "./$1" 2>/dev/null) || {
+    [ -n "$dir" ] || ks_die refused "cannot look at $PWD"
+    return 1
+  }
+  ks_facts_of "${dir#*"$KS_NL"}"
+  dir=${dir%%"$KS_NL"*}
   [ "$KS_TYPE" = f ] || ks_die refused "$PWD/$1 is not a regular file"
+  if ks_alone "$dir"; then
+    command exec 6<"./$1" || ks_die refused "cannot open $PWD/$1"
+    return 0
+  fi
   ks_hold "$1" || ks_die refused "cannot open $PWD/$1"
-  case $KS_HELD_FACTS in
-    8???" $KS_INO") ;;
-    *) ks_drop; ks_die refused "$PWD/$1 was exchanged while it was opened" ;;
-  esac
+  # A regular file is opened without waiting, and what the helper holds stays what it is.
+  [ -f "$KS_HELD" ] || { ks_drop; ks_die refused "$PWD/$1 was exchanged while it was opened"; }
   command exec 6<"$KS_HELD" || { ks_drop; ks_die refused "cannot open $PWD/$1"; }
   ks_drop
+  ks_fstat 6 && [ "${KS_FD_FACTS##* }" = "$KS_INO" ] || ks_die refused "$PWD/$1 was exchanged while it was opened"
 }
 
 # ks_split PATH: enters the real directory of PATH and sets KS_NAME to the plain name in it. A link at the end is
@@ -130,12 +163,13 @@ ks_mountpoint() {
   return 1
 }
 
-# ks_blocked: why the working directory cannot be written, and the command that would change it.
-# Sets KS_WHY and KS_FIX, both empty when nothing was found.
+# ks_blocked [NAME]: why the working directory, or ./NAME, cannot be written, and the command that would change it.
+# Sets KS_WHY and KS_FIX, both empty when nothing was found, and KS_FLAGS, the attributes of ./NAME.
 ks_blocked() {
   local id parent dev root point opts rest best here attrs
-  KS_WHY= KS_FIX= best=
-  here=$(readlink /proc/self/cwd)
+  KS_WHY='' KS_FIX='' KS_FLAGS='' best='' attrs=''
+  here=$PWD
+  [ -z "${BASH_VERSION:-}" ] || here=$(readlink /proc/self/cwd)
   # shellcheck disable=SC2034
   while read -r id parent dev root point opts rest; do
     case $here/ in
@@ -145,25 +179,25 @@ ks_blocked() {
   case ,$attrs, in
     *,ro,*) KS_WHY="$best is mounted read-only"; KS_FIX="mount -o remount,rw $best"; return ;;
   esac
-  attrs=$(lsattr -d . 2>/dev/null) && case ${attrs%% *} in
+  # Where there is no such program, or no such attributes on this file system, nothing is said.
+  # shellcheck disable=SC2086
+  attrs=$(lsattr -d . ${1:+"./$1"} 2>/dev/null)
+  rest=${attrs#*"$KS_NL"}
+  case $attrs in *"$KS_NL"*) KS_FLAGS=${rest%% *} ;; esac
+  case ${attrs%% *} in
     *i*) KS_WHY="$here is immutable"; KS_FIX="chattr -i $here"; return ;;
     *a*) KS_WHY="$here is append-only"; KS_FIX="chattr -a $here"; return ;;
   esac
-  if [ -n "${1:-}" ]; then
-    attrs=$(lsattr -d "./$1" 2>/dev/null) && case ${attrs%% *} in
-      *i*) KS_WHY="$here/$1 is immutable"; KS_FIX="chattr -i $here/$1"; return ;;
-      *a*) KS_WHY="$here/$1 is append-only"; KS_FIX="chattr -a $here/$1"; return ;;
-    esac
-  fi
-  attrs=$(df -P . 2>/dev/null | tail -n 1)
+  case $KS_FLAGS in
+    *i*) KS_WHY="$here/$1 is immutable"; KS_FIX="chattr -i $here/$1"; return ;;
+    *a*) KS_WHY="$here/$1 is append-only"; KS_FIX="chattr -a $here/$1"; return ;;
+  esac
+  attrs=$(stat -f -c '%a %d %c' . 2>/dev/null) || return 0
   # shellcheck disable=SC2086
   set -- $attrs
-  [ "${4:-1}" != 0 ] || { KS_WHY="no space left on ${6:-$here}"; return; }
-  attrs=$(df -P -i . 2>/dev/null | tail -n 1)
-  # shellcheck disable=SC2086
-  set -- $attrs
+  [ "$1" != 0 ] || { KS_WHY="no space left on $best"; return; }
   # Some file systems have no number of inodes: they show 0 of 0.
-  [ "${2:-0} ${4:-1}" = "0 0" ] || [ "${4:-1}" != 0 ] || KS_WHY="no inodes left on ${6:-$here}"
+  [ "$2" != 0 ] || [ "$3" = 0 ] || KS_WHY="no inodes left on $best"
 }
 
 # ks_unwritable WHAT [NAME]: the request failed because something could not be written; says why as far as it can be told.
@@ -173,31 +207,51 @@ ks_unwritable() {
 }
 
 # ks_temp PREFIX MODE UID GID: creates a file beside the destination with its final mode and owner before its first byte;
-# descriptor 5 is open on it and KS_TEMP is its name. `mktemp` makes it, because a default ACL would open a file that a
-# redirection made.
+# descriptor 5 is open on it and KS_TEMP is its name. The shell makes it (`set -C`: O_EXCL, which follows no link) under a
+# name that nobody can guess, and so cannot plant. A default access list opens what a shell makes: then `mktemp` makes it.
 ks_temp() {
-  local facts here
+  local facts
+  ks_random
+  KS_TEMP=./$1$KS_RANDOM
+  set -C
+  command exec 5>"$KS_TEMP" || { set +C; ks_unwritable "cannot create a file in $PWD"; }
+  set +C
+  ks_fstat 5 || ks_die refused "cannot look at the new file in $PWD"
+  facts=$KS_FD_FACTS
+  case $facts in
+    '8180 0 '*) ;;
+    8???' 0 '*) rm -f "$KS_TEMP"; ks_temp_closed "$1"; facts=$KS_FD_FACTS ;;
+    *) ks_die refused "the new file in $PWD was exchanged while it was made" ;;
+  esac
+  KS_TEMP_INO=${facts##* }
+  # shellcheck disable=SC2086
+  set -- "$2" "$3:$4" $facts
+  if [ "$2" != "$5:$6" ]; then
+    chown "$2" /proc/self/fd/5 2>/dev/null || {
+      rm -f "$KS_TEMP"
+      ks_die refused "cannot give a file to $2 in $PWD"
+    }
+  fi
+  [ "$1" = 600 ] || chmod "$1" /proc/self/fd/5 || ks_unwritable "cannot set the mode in $PWD"
+}
+
+# ks_temp_closed PREFIX: the new file by `mktemp`, which gives it to nobody else, whatever the directory's access list says.
+ks_temp_closed() {
+  local here
   KS_TEMP=$(mktemp "./$1XXXXXX" 2>/dev/null) || ks_unwritable "cannot create a file in $PWD"
   # Never opened for writing by its name: a link that was put in its place would make or open a file elsewhere.
   ks_hold "${KS_TEMP#./}" || ks_die refused "cannot open the new file in $PWD"
-  case $KS_HELD_FACTS in
-    8180' '*) command exec 5<>"$KS_HELD" || { ks_drop; ks_die refused "cannot open the new file in $PWD"; } ;;
-    *) ks_drop; ks_die refused "the new file in $PWD was exchanged while it was made" ;;
-  esac
+  [ -f "$KS_HELD" ] || { ks_drop; ks_die refused "the new file in $PWD was exchanged while it was made"; }
+  command exec 5<>"$KS_HELD" || { ks_drop; ks_die refused "cannot open the new file in $PWD"; }
   ks_drop
-  facts=$(stat -L -c '%f %s %u %h %d:%i' /proc/self/fd/5)
-  KS_TEMP_INO=${facts##* }
+  ks_fstat 5
   # The kernel's own name for it: an empty file of ours that lies elsewhere is not the one that was just made here.
-  [ "${facts% *}" = "8180 0 $KS_UID 1" ] && here=$(readlink /proc/self/cwd) &&
-    [ "$(readlink /proc/self/fd/5)" = "${here%/}/${KS_TEMP#./}" ] ||
-    ks_die refused "the new file in $PWD was exchanged while it was made"
-  if [ "$3:$4" != "$KS_UID:$KS_GID" ]; then
-    chown "$3:$4" /proc/self/fd/5 2>/dev/null || {
-      rm -f "$KS_TEMP"
-      ks_die refused "cannot give a file to $3:$4 in $PWD"
-    }
-  fi
-  [ "$2" = 600 ] || chmod "$2" /proc/self/fd/5 || ks_unwritable "cannot set the mode in $PWD"
+  case $KS_FD_FACTS in
+    "8180 0 $KS_UID "*' 600 1 '*)
+      here=$(readlink /proc/self/cwd) && [ "$(readlink /proc/self/fd/5)" = "${here%/}/${KS_TEMP#./}" ] && return 0
+      ;;
+  esac
+  ks_die refused "the new file in $PWD was exchanged while it was made"
 }
 
 # ks_seal NAME SHA: the file on descriptor 5 must hold SHA; it is synced and renamed to NAME, and the name is read back.
@@ -216,14 +270,11 @@ ks_seal() {
 
 # ks_sweep PREFIX: removes our own temporary files from the working directory.
 ks_sweep() {
-  local f
   set +f
-  for f in ./"$1"*; do
-    set -f
-    [ -e "$f" ] || [ -L "$f" ] || continue
-    rm -f "$f" || return 1
-  done
+  set -- ./"$1"*
   set -f
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  rm -f -- "$@"
 }
 
 # ks_content NAME: sets KS_SHA of ./NAME, or to `absent`; leaves KS_MODE, KS_OWN and so on of it.

@@ -8,9 +8,22 @@
 # ks_guard_install: the watcher's program and, where the system has one, its start at boot. Before the host is armed, so that
 # somebody else may be at the same: it is written in the run's own directory.
 ks_guard_install() {
-  printf 'KS_MODE=guard\nK=%s\n%s\n' "$(ks_quote "$K")" "$KS_LIB" >"$KS_RUN_DIR/guard" && sync "$KS_RUN_DIR/guard" &&
-    mv -f "$KS_RUN_DIR/guard" "$K/guard.sh" && sync "$K" || ks_die write "cannot write in $K"
+  ks_guard_write
+  if [ -e "$KS_RUN_DIR/guard" ]; then
+    sync "$KS_RUN_DIR/guard" && mv -f "$KS_RUN_DIR/guard" "$K/guard.sh" && sync "$K" || ks_die write "cannot write in $K"
+  fi
   ks_boot_hook
+}
+
+# ks_guard_write: the watcher's program as a file of the run, unless the very same one lies at its place already.
+ks_guard_write() {
+  local mode sum
+  rm -f "$KS_RUN_DIR/guard"
+  mode='' sum=''
+  [ ! -r "$K/guard.sh" ] || { read -r mode && read -r sum; } <"$K/guard.sh"
+  [ "$mode $sum" != "KS_MODE=guard # $KS_SUM" ] || return 0
+  printf 'KS_MODE=guard\n# %s\nK=%s\n%s\n' "$KS_SUM" "$(ks_quote "$K")" "$KS_LIB" >"$KS_RUN_DIR/guard" ||
+    ks_die write "cannot write in $KS_RUN_DIR"
 }
 
 # ks_hook_name: sets KS_HOOK_NAME, the name of this state directory's start at boot. Each has its own: two inventory names
@@ -46,8 +59,9 @@ ks_guard_remove() {
   [ "$KS_UID" = 0 ] || return 0
   case $K in /var/lib/*) ;; *) return 0 ;; esac
   ks_hook_name
-  rm -f "/etc/systemd/system/multi-user.target.wants/$KS_HOOK_NAME.service" "/etc/systemd/system/$KS_HOOK_NAME.service" \
+  set -- "/etc/systemd/system/multi-user.target.wants/$KS_HOOK_NAME.service" "/etc/systemd/system/$KS_HOOK_NAME.service" \
     "/etc/cron.d/$KS_HOOK_NAME"
+  [ ! -L "$1" ] && [ ! -e "$2" ] && [ ! -e "$3" ] || rm -f "$@"
 }
 
 # ks_guard_alive: a watcher runs.
@@ -64,10 +78,11 @@ ks_guard_start() {
     # A process that is only detached dies with the login session where KillUserProcesses is set.
     systemd-run --quiet --collect -p Restart=on-failure -p KillMode=process /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 ||
       ks_die refused "systemd-run would not start the guard"
-  elif command -v setsid >/dev/null 2>&1; then
-    setsid /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- &
   else
-    /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- &
+    # It lets go of its output when it watches: the substitution ends just then, or when it could not start.
+    i=
+    ! command -v setsid >/dev/null 2>&1 || i=setsid
+    i=$($i /bin/sh "$K/guard.sh" </dev/null 2>/dev/null 5>&- 6>&- 7>&- &)
   fi
   i=0
   until ks_guard_alive; do
@@ -84,6 +99,8 @@ ks_watch() {
   cd /
   ks_boot
   printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "$(ks_owner_start "$KS_OWNER_SELF")" >"$K/watcher"
+  # Whoever started us waits for this.
+  exec >/dev/null
   while ks_cas_look; do
     case $PH in
       armed)

@@ -60,22 +60,39 @@ ks_recorded() {
   done
 }
 
-# ks_fp NAME: sets KS_FP to the fingerprint of ./NAME's content (open on descriptor 6): without one trailing line end.
+# ks_fp: sets KS_FP to the fingerprint of the content that is open on descriptor 6: without one trailing line end.
 ks_fp() {
-  local cut
-  cut=0
-  case $(tail -c 2 /proc/self/fd/6 | od -An -tx1) in
-    *0d?0a) cut=2 ;;
-    *0a) cut=1 ;;
-  esac
-  if [ $cut = 0 ]; then
-    KS_FP=$KS_SHA
-  else
-    KS_FP=$(dd if=/proc/self/fd/6 bs=$((KS_SIZE - cut)) count=1 iflag=fullblock 2>/dev/null | sha256sum)
-    KS_FP=${KS_FP%% *}
-    # nothing but a line end
-    [ "$KS_SIZE" != $cut ] || KS_FP=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+  local line last lines bytes
+  # A token is one short line: it needs no program to be looked at.
+  if [ "$KS_SIZE" -le 4096 ]; then
+    lines=0 bytes=0 last=
+    while IFS= read -r line; do
+      lines=$((lines + 1)) bytes=$((bytes + ${#line} + 1)) last=$line
+    done </proc/self/fd/6
+    # Zeros are dropped by the shell: the long way tells.
+    if [ $((bytes + ${#line})) = "$KS_SIZE" ]; then
+      case $lines.$line in
+        1.) ks_fp_of "${last%"$KS_CR"}"; return ;;
+        *.?*) KS_FP=$KS_SHA; return ;;
+      esac
+    fi
   fi
+  bytes=0
+  case $(tail -c 2 /proc/self/fd/6 | od -An -tx1) in
+    *0d?0a) bytes=2 ;;
+    *0a) bytes=1 ;;
+  esac
+  KS_FP=$KS_SHA
+  if [ $bytes != 0 ]; then
+    KS_FP=$(dd if=/proc/self/fd/6 bs=$((KS_SIZE - bytes)) count=1 iflag=fullblock 2>/dev/null | sha256sum)
+    KS_FP=${KS_FP%% *}
+  fi
+}
+
+# ks_fp_of TEXT
+ks_fp_of() {
+  KS_FP=$(printf %s "$1" | sha256sum)
+  KS_FP=${KS_FP%% *}
 }
 
 # ks_ids OWNER GROUP: sets KS_WANT_UID and KS_WANT_GID; `-` means: unchanged, else ours.
@@ -107,32 +124,31 @@ ks_facts() {
   ks_split "$1"
   KS_SIZE=0 KS_OWN='' KS_GRP='' KS_MODE='' KS_LINKS=0 KS_FP=absent
   ks_content "$KS_NAME"
-  KS_AT=$(readlink /proc/self/cwd)
-  KS_AT=${KS_AT%/}/$KS_NAME
-  [ "$KS_SHA" != absent ] || return 0
-  ks_fp
+  KS_AT=${KS_HERE%/}/$KS_NAME
+  if [ "$KS_SHA" = absent ]; then
+    ks_room
+    return 0
+  fi
   [ "$KS_LINKS" = 1 ] || ks_die refused "$KS_AT has $KS_LINKS hard links: a rename would part them"
   ! ks_mountpoint "$KS_AT" || ks_die refused "$KS_AT is mounted by itself: it cannot be replaced by a rename"
   flags=$(ls -ldn -- "./$KS_NAME")
   case ${flags%% *} in *+) ks_die refused "$KS_AT has an access control list, which a replacement would lose" ;; esac
-  flags=$(lsattr -d -- "./$KS_NAME" 2>/dev/null)
-  case ${flags%% *} in *i*) ks_die refused "$KS_AT is immutable (chattr -i $KS_AT)" ;; esac
+  ks_room "$KS_NAME"
 }
 
-# ks_room: the working directory can take a new file of a few kilobytes.
+# ks_room [NAME]: the working directory can take a new file of a few kilobytes, and NAME can be replaced by it.
 ks_room() {
-  local facts
-  ks_blocked
+  ks_blocked "${1:-}"
+  case $KS_FLAGS in *i*) ks_die refused "$KS_AT is immutable (chattr -i $KS_AT)" ;; esac
   [ -z "$KS_WHY" ] || ks_die refused "cannot write in $PWD: $KS_WHY" fix "$KS_FIX"
-  facts=$(stat -c '%u' .)
-  [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $PWD, which belongs to user $facts"
+  [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $PWD, which belongs to user $(stat -c '%u' .)"
 }
 
 # ks_look_file N PATH OWNER GROUP
 ks_look_file() {
   ks_facts "$2"
+  [ "$KS_SHA" = absent ] || ks_fp
   ks_ids "$3" "$4"
-  ks_room
   if [ "$KS_UID" != 0 ] && [ "$KS_WANT_UID" != "$KS_UID" ]; then
     ks_die refused "only root can give $KS_AT to user $KS_WANT_UID; set become"
   fi
@@ -155,22 +171,19 @@ ks_look_env() {
     facts=$post
   else
     ks_facts "$2"
-    ks_room
     facts=-
   fi
   [ "$KS_SIZE" -le 262144 ] || ks_die refused "$KS_AT is too large for an environment file"
   shift 3
-  if [ "$KS_SHA" != absent ]; then
-    [ "$(tr -d '\000' </proc/self/fd/6 | wc -c)" = "$KS_SIZE" ] || ks_die refused "$KS_AT holds NUL bytes"
-  else
-    command exec 6</dev/null
-  fi
+  [ "$KS_SHA" != absent ] || command exec 6</dev/null
   ks_say env n "$n" path "$KS_AT" sha "$KS_SHA" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" mkdir "$facts"
   edits=
   while [ $# -ge 3 ]; do
     key=$1 value=$2 remove=$3
     shift 3
     ks_env_look "$format" "$key" "$remove" </proc/self/fd/6
+    # The shell drops zeros.
+    [ "$KS_BYTES" = "$KS_SIZE" ] || ks_die refused "$KS_AT holds NUL bytes, or was changed just now"
     [ -z "$KS_BAD" ] || ks_die refused "$KS_AT cannot be edited by line: $KS_BAD"
     case $KS_OLD in
       /*[!A-Za-z0-9_@%+=:,./-]*) KS_OLD='(not shown)' ;;
@@ -236,8 +249,7 @@ ks_look_service() {
 ks_look_backups() {
   local d at sha fp restored
   ks_split "$2"
-  at=$(readlink /proc/self/cwd)
-  at=${at%/}/$KS_NAME
+  at=${KS_HERE%/}/$KS_NAME
   [ -d "$K/backups" ] || return 0
   ks_state_check
   set +f

@@ -6,10 +6,21 @@
 # Descriptor 3 carries requests in, 4 answers out; nothing that a request starts ever sees them.
 # The library and its variables (K, the state directory; KS_UID; NONCE) are set before.
 
+# ks_who: sets KS_UID and KS_GID, without a program.
+ks_who() {
+  local key real effective rest
+  # shellcheck disable=SC2034
+  while read -r key real effective rest; do
+    case $key in
+      Uid:) KS_UID=$effective ;;
+      Gid:) KS_GID=$effective; return 0 ;;
+    esac
+  done </proc/self/status
+}
+
 # ks_init: who we are and where the state lies.
 ks_init() {
-  KS_UID=$(id -u)
-  KS_GID=$(id -g)
+  ks_who
   [ -n "$K" ] || {
     if [ "$KS_UID" = 0 ]; then K=/var/lib/keyswap; else K=${HOME:-/nonexistent}/.local/state/keyswap; fi
   }

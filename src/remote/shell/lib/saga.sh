@@ -35,10 +35,12 @@ ks_spare_note() {
     sync "$KS_RUN_DIR" || ks_die write "cannot write in $KS_RUN_DIR"
 }
 
-# ks_each FUNCTION: calls FUNCTION with the words of each undo record.
+# ks_each FUNCTION [WORD]...: calls FUNCTION with these words and those of each undo record.
 ks_each() {
-  local line call
+  local line call word
   call=$1
+  shift
+  for word; do call="$call $(ks_quote "$word")"; done
   command exec 7<"$KS_RUN_DIR/undo" || ks_die missing "$KS_RUN_DIR has no undo"
   while IFS= read -r line <&7; do
     [ "$line" != end ] || return 0
@@ -64,7 +66,7 @@ ks_prepare() {
 }
 
 ks_prepare_all() {
-  local seen
+  local seen last
   ks_state_init
   ks_run_dir "$1"
   # Seen before anything is left here; the rename below decides.
@@ -79,18 +81,26 @@ ks_prepare_all() {
   [ ! -e "$KS_RUN_DIR/ready" ] || { rm -f "$KS_RUN_DIR/ready" && sync "$KS_RUN_DIR"; } || ks_die write "cannot write in $KS_RUN_DIR"
   dd bs="$4" count=1 iflag=fullblock of="$KS_RUN_DIR/undo" 2>/dev/null && cat >"$KS_RUN_DIR/manifest" &&
     printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
-  [ "$(tail -n 1 "$KS_RUN_DIR/undo")$(tail -n 1 "$KS_RUN_DIR/manifest")" = endend ] || ks_die write "the undo did not arrive whole"
+  { read -r last && read -r last && [ "$last" = end ]; } <"$KS_RUN_DIR/manifest" || ks_die write "the manifest did not arrive whole"
+  # Each of these refuses an undo that is not whole.
+  KS_SUMS=
   ks_each ks_preimage
   ks_each ks_spare
   [ -e "$K/since" ] || printf '%-24s\n' '- 0' >"$K/since" || ks_die write "cannot write in $K"
   ks_ticks
   printf '%s %s\n' "$KS_BOOT" "$KS_TICKS" >"$KS_RUN_DIR/since" || ks_die write "cannot write in $KS_RUN_DIR"
   cd "$KS_RUN_DIR" || ks_die write "cannot enter $KS_RUN_DIR"
+  [ -z "$KS_SUMS" ] || sha256sum -c >/dev/null 2>&1 <<KS_EOT || ks_each ks_preimage_check
+$KS_SUMS
+KS_EOT
+  [ "$2" = 0 ] || ks_guard_write
   set +f
   sync ./* . .. || ks_die write "cannot sync $KS_RUN_DIR"
   set -f
-  ks_note ready 1
-  [ "$2" = 0 ] || ks_guard_install
+  [ ! -e guard ] || mv -f guard ../../guard.sh || ks_die write "cannot write in $K"
+  # Only now: whoever finds this mark finds all the rest.
+  printf '1\n' >ready && sync ready . ../.. || ks_die write "cannot write in $KS_RUN_DIR"
+  [ "$2" = 0 ] || ks_boot_hook
   ks_arm "$1" "$2" "$seen"
   [ "$2" = 0 ] || ks_guard_start
   ks_each ks_stage
@@ -113,10 +123,10 @@ ks_preimage() {
     file | env)
       [ "$4" != absent ] || return 0
       ks_split "$3"
-      ks_content "$KS_NAME"
-      [ "$KS_SHA $KS_OWN $KS_GRP $KS_MODE" = "$4 $5 $6 $7" ] || ks_die conflict "$3 has changed since it was looked at"
-      dd if=/proc/self/fd/6 of="$KS_RUN_DIR/pre.$2" bs=65536 2>/dev/null || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
-      ks_hex "$KS_RUN_DIR/pre.$2" && [ "$KS_SHA" = "$4" ] || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
+      ks_open "$KS_NAME" && ks_meta "$5" "$6" "$7" && [ "$KS_SIZE" -le 1048576 ] || ks_die conflict "$3 has changed since it was looked at"
+      cat <&6 >"$KS_RUN_DIR/pre.$2" || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
+      # All of them are proven together.
+      KS_SUMS="$KS_SUMS${KS_SUMS:+$KS_NL}$4  pre.$2"
       ;;
     remove)
       ks_split "$3"
@@ -125,19 +135,31 @@ ks_preimage() {
   esac
 }
 
+# ks_preimage_check: which preimage is not what it should be, and why.
+ks_preimage_check() {
+  case $1 in file | env) [ "$4" != absent ] || return 0 ;; *) return 0 ;; esac
+  ks_hex "$KS_RUN_DIR/pre.$2" && [ "$KS_SHA" = "$4" ] && return 0
+  ks_split "$3"
+  ks_content "$KS_NAME"
+  [ "$KS_SHA" = "$4" ] || ks_die conflict "$3 has changed since it was looked at"
+  ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
+}
+
 ks_stage() {
-  local stage ino
+  local stage ino facts
   case $1 in file | env) ;; *) return 0 ;; esac
   [ "$4" != absent ] || return 0
   ks_split "$3"
   stage=.keyswap-$KS_RUN-old.$2
-  ks_lstat "$KS_NAME" || ks_die conflict "$3 has gone since it was looked at"
-  ino=$KS_INO
-  rm -f "./$stage"
+  [ ! -e "./$stage" ] && [ ! -L "./$stage" ] || rm -f "./$stage"
   # -T: a directory, or a link to one, that was planted there is not entered.
-  if ln -T "./$KS_NAME" "./$stage" 2>/dev/null && ks_lstat "$stage" && [ "$KS_INO" = "$ino" ]; then
+  ino=
+  ! ln -T "./$KS_NAME" "./$stage" 2>/dev/null ||
+    ! facts=$(stat -c '%f %d:%i' -- "./$KS_NAME" "./$stage" 2>/dev/null) || ino=${facts%%"$KS_NL"*}
+  if [ -n "$ino" ] && [ "$ino" = "${facts#*"$KS_NL"}" ]; then
     :
   else
+    ks_lstat "$KS_NAME" || ks_die conflict "$3 has gone since it was looked at"
     # No hard links here: set the blocks aside instead.
     rm -f "./$stage"
     ks_temp ".keyswap-$KS_RUN." "$7" "$5" "$6"
@@ -229,15 +251,27 @@ ks_backup() {
     ks_say did step "$1" how already
     return 0
   fi
-  ks_split "$2"
-  ks_content "$KS_NAME"
-  [ "$KS_SHA" = "$3" ] || ks_die conflict "$2 has changed since it was looked at"
-  mkdir -p "$dir" && dd if=/proc/self/fd/6 of="$dir/content" bs=65536 2>/dev/null || ks_die write "cannot write in $K/backups"
-  ks_hex "$dir/content" && [ "$KS_SHA" = "$3" ] || ks_die write "the backup in $dir is not whole"
+  mkdir -p "$dir" || ks_die write "cannot write in $K/backups"
+  KS_FOUND=
+  ks_each ks_backup_of "$2" "$3"
+  if [ -z "$KS_FOUND" ] || ! ln -fT "$KS_RUN_DIR/pre.$KS_FOUND" "$dir/content" 2>/dev/null; then
+    ks_split "$2"
+    ks_content "$KS_NAME"
+    [ "$KS_SHA" = "$3" ] || ks_die conflict "$2 has changed since it was looked at"
+    cat <&6 >"$dir/content" || ks_die write "cannot write in $K/backups"
+    ks_hex "$dir/content" && [ "$KS_SHA" = "$3" ] || ks_die write "the backup in $dir is not whole"
+  fi
   printf '%s\n%s\n%s\n%s %s %s\n' "$2" "$3" "$4" "$KS_OWN" "$KS_GRP" "$KS_MODE" >"$dir/meta.new" &&
     sync "$dir/content" "$dir/meta.new" && mv -f "$dir/meta.new" "$dir/meta" && sync "$dir" "$K/backups" ||
     ks_die write "cannot write in $K/backups"
   ks_say did step "$1" how changed
+}
+
+# ks_backup_of PATH SHA RECORD...: sets KS_FOUND to the step whose preimage is that very content of PATH, which was proven and
+# synced when the host was prepared; and KS_OWN, KS_GRP, KS_MODE.
+ks_backup_of() {
+  [ "$3.$5.$6" = "file.$1.$2" ] || return 0
+  KS_FOUND=$4 KS_OWN=$7 KS_GRP=$8 KS_MODE=$9
 }
 
 # ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA DRAIN: restarts the runner and looks at its process. What
@@ -308,9 +342,12 @@ ks_command() {
 
 # ks_peek LIMIT SCRIPT: a command that changes nothing.
 ks_peek() {
-  KS_RUN_DIR=$(mktemp -d) || ks_die write "cannot make a temporary directory"
+  local dir
+  # The run's own directory, where the host is held.
+  dir=
+  [ -n "${KS_RUN_DIR:-}" ] || { dir=$(mktemp -d) && KS_RUN_DIR=$dir; } || ks_die write "cannot make a temporary directory"
   ks_user "$1" "$KS_RUN_DIR" "$2"
-  rm -rf "$KS_RUN_DIR"
+  [ -z "$dir" ] || rm -rf "$dir"
   ks_tail "$KS_OUT"
   [ "$KS_RC" != 124 ] || ks_die timeout "it did not end within $1 s${KS_TAIL:+: $KS_TAIL}"
   [ "$KS_RC" = 0 ] || ks_die command "it exits with status $KS_RC${KS_TAIL:+: $KS_TAIL}"

@@ -48,9 +48,8 @@ KS_EOT
       ;;
     command)
       if [ "$3" != - ]; then
-        # The runner may own its directory: what stands there is read under a time limit.
-        line=$(ks_bounded 5 dd if="$3" bs=64 count=1 2>/dev/null | tr -d '\000')
-        line=${line%%"$KS_NL"*}
+        ks_pid_in "$3"
+        line=$KS_LINE
         if case $line in '' | *[!0-9]*) false ;; esac && ks_pid "$line" && [ "$KS_STATE" != Z ]; then
           KS_PID=$line KS_INV=$line-$KS_START KS_ACTIVE=yes
         fi
@@ -71,6 +70,23 @@ KS_EOT
       ;;
   esac
   KS_DETAIL=${KS_DETAIL# }
+}
+
+# ks_pid_in FILE: sets KS_LINE to the first line of a file. The runner may own its directory: then it is read under a time limit.
+ks_pid_in() {
+  local dir
+  KS_LINE=
+  # Whose the directory is does not change within a request.
+  [ "${KS_PID_FILE:-}" = "$1" ] || {
+    KS_PID_FILE=$1 KS_PID_ALONE=
+    dir=${1%/*}
+    dir=$(stat -L -c "$KS_FACTS" -- "${dir:-/}" 2>/dev/null) && ks_alone "$dir" && KS_PID_ALONE=1
+  }
+  if [ -n "$KS_PID_ALONE" ]; then
+    [ -f "$1" ] && [ -r "$1" ] && read -r KS_LINE <"$1" || :
+  else
+    KS_LINE=$(ks_bounded 5 dd if="$1" bs=64 count=1 2>/dev/null | { read -r dir && printf %s "$dir"; })
+  fi
 }
 
 # ks_compose SECONDS FILE ARGS...: docker compose, the plugin or the older program.
@@ -173,8 +189,12 @@ ks_svc_steady() {
 
 # ks_proc_env PID KEY: sets KS_VALUE to the variable in the process's own environment; fails when it is not there.
 ks_proc_env() {
-  KS_VALUE=$(tr '\000\n' '\n\001' <"/proc/$1/environ" 2>/dev/null | grep "^$2=" | tail -n 1)
+  local line
+  KS_VALUE=$(tr '\000\n' '\n\001' <"/proc/$1/environ" 2>/dev/null | while IFS= read -r line; do
+    case $line in "$2="*) printf '%s\n' "$line" ;; esac
+  done)
   [ -n "$KS_VALUE" ] || return 1
+  KS_VALUE=${KS_VALUE##*"$KS_NL"}
   KS_VALUE=${KS_VALUE#*=}
 }
 

@@ -230,13 +230,18 @@ ks_run_dir() {
 # ks_own RUN HEAD LEASE: this session still holds the host for RUN, or the request is refused; with a guard, the lease is
 # renewed by the same rename. HEAD, the head of the controller's journal, is left beside the run.
 ks_own() {
+  local left
   ks_boot
   ks_cas_look || ks_die fenced "this host has no state any more"
   [ "$PH.$RUN.$OWN.$BT" = "armed.$1.$KS_OWNER_SELF.$KS_BOOT" ] ||
     ks_die fenced "this session no longer holds the host (now: $PH, run $RUN)" run "$RUN" phase "$PH"
   ks_run_dir "$1"
-  if [ "$3" != 0 ]; then
-    ks_until "$3"
+  ks_uptime
+  left=$((UN - KS_UP))
+  # A lease that lasts for as long as this request needs it, and for little longer, stays as it is; so a renewal grants a
+  # little more than was asked.
+  if [ "$3" != 0 ] && { [ $left -lt "$3" ] || [ $left -gt $(($3 + $3 / 16)) ]; }; then
+    ks_until $(($3 + $3 / 16))
     ks_cas armed "$KS_OWNER_SELF" "$KS_UNTIL" "$1" "$E"
     case $? in
       0) ;;

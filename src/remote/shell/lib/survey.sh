@@ -41,8 +41,7 @@ ks_see() {
   ks_split "$1"
   KS_SIZE=0 KS_OWN='' KS_GRP='' KS_MODE='' KS_FP=absent KS_AGE='' KS_CLAIMS=''
   ks_content "$KS_NAME"
-  KS_AT=$(readlink /proc/self/cwd)
-  KS_AT=${KS_AT%/}/$KS_NAME
+  KS_AT=${KS_HERE%/}/$KS_NAME
   [ "$KS_SHA" != absent ] || return 0
   ks_fp
 }

@@ -50,7 +50,7 @@ work
 "#;
 
 const SECOND: &str = r#"
-until grep -q act "$L" 2>/dev/null; do sleep 0.01; done
+until grep -q -e act -e refused -e fired "$L" 2>/dev/null; do sleep 0.01; done
 sleep "$PAUSE"
 (ks_takeover "$R" 25 held) >/dev/null || { say refused; exit 0; }
 say took
