@@ -55,6 +55,11 @@ pub(super) fn owner_pid(owner: &str) -> u64 {
     owner.parse().unwrap_or(0)
 }
 
+/// Guard and limit in hundredths of a second.
+fn lease(guard: Duration, limit: Duration) -> u64 {
+    u64::try_from((guard + limit).as_millis() / 10).unwrap_or(u64::MAX)
+}
+
 impl Ctx {
     pub(super) fn me(&self) -> String {
         self.pid.to_string()
@@ -101,8 +106,16 @@ impl Ctx {
 
     fn until(&self, hold: &Hold, limit: Duration) -> String {
         let Some(guard) = hold.guard else { return "0".to_owned() };
-        let lease = u64::try_from((guard + limit).as_millis() / 10).unwrap_or(u64::MAX);
-        (self.look(|machine| machine.ticks()) + lease).to_string()
+        (self.look(|machine| machine.ticks()) + lease(guard, limit)).to_string()
+    }
+
+    /// The lease that a request renews to; none where the present one lasts for as long as it needs and little longer.
+    fn renewed(&self, cas: &Cas, hold: &Hold, limit: Duration) -> Option<String> {
+        let lease = lease(hold.guard?, limit);
+        let most = lease + lease / 16;
+        let now = self.look(|machine| machine.ticks());
+        let lasts = cas.until.parse::<u64>().is_ok_and(|until| (now + lease..=now + most).contains(&until));
+        (!lasts).then(|| (now + most).to_string())
     }
 
     /// The owner of a state is a process of this boot that still runs.
@@ -226,8 +239,7 @@ impl Ctx {
         if !ours {
             return die(FailClass::Fenced, format!("this session no longer holds the host (now: {})", cas.phase));
         }
-        if hold.guard.is_some() {
-            let until = self.until(hold, limit);
+        if let Some(until) = self.renewed(&cas, hold, limit) {
             match self.cas(&cas, "armed", &self.me(), &until, hold.run.as_str(), cas.epoch).await {
                 0 => {}
                 1 => return die(FailClass::Fenced, "this session no longer holds the host"),
