@@ -204,7 +204,7 @@ fn restart(table: &Reader<'_>) -> Option<Restart> {
             None
         }
     };
-    let healthy = table.positive("healthy").or(Duration::from_secs(5));
+    let healthy = table.duration("healthy").or(Duration::from_secs(5));
     let timeout = table.positive("timeout").or(Duration::from_secs(90));
     let drain = table.word("drain", &[("wait", Drain::Wait), ("off", Drain::Off)]).or(Drain::Wait);
     let drain_timeout = table.positive("drain_timeout").or(Duration::from_secs(600));
