@@ -24,6 +24,14 @@ demo:
 bench-fleet *NUMBERS:
     cargo bench --bench fleet -- {{NUMBERS}}
 
+# keyswap beside its peers on the same hosts (ssh, Ansible, Mitogen, pyinfra). Needs root on a Debian; takes long.
+bench-peers *OPTIONS:
+    benches/peers/run {{OPTIONS}}
+
+# What each of keyswap's requests starts on its host: forks, programs, syncs. Needs root.
+bench-forks:
+    benches/peers/forks
+
 # Dependencies: licences, bans, sources, and the advisories, whose database comes from the network. Weekly.
 deny:
     cargo deny --locked check
