@@ -23,6 +23,9 @@ const SHARED: usize = 5;
 /// The columns of a time: `59m59s`.
 const TIME: usize = 6;
 
+/// So many rows are left to the lines that stay, where the terminal is not too low.
+const LASTING: usize = 12;
+
 /// The columns of the bar, between its brackets.
 const BAR: usize = 28;
 
@@ -183,7 +186,7 @@ impl Live {
         let Some(began) = self.began.filter(|_| self.stage != Stage::Over) else { return Vec::new() };
         // The last column stays free, since terminals differ in what they do behind it, and so does the row of the cursor.
         let width = size.width.saturating_sub(1);
-        let most = (size.height * 2 / 3).max(4).min(size.height.saturating_sub(1));
+        let most = size.height.saturating_sub((size.height / 2).min(LASTING)).min(size.height.saturating_sub(1));
         let mut foot = vec![self.fleet(since(began, now), width)];
         foot.extend(self.standing());
         foot.extend(self.way_back(width));

@@ -83,7 +83,6 @@ impl Recap {
         let mut rows: Vec<(&HostResult, String)> =
             hosts.iter().map(|host| (host, credentials(&host.credentials, cleaner))).collect();
         rows.sort_by_key(|(host, _)| BEST_FIRST.iter().position(|status| *status == host.status));
-        let marks = width(rows.iter().map(|(_, change)| change.as_str()));
         let mut lines = vec![Line::new(), Line::new().push(Role::Strong, "recap")];
         for (host, change) in &rows {
             let line = Line::new()
@@ -92,10 +91,8 @@ impl Recap {
                 .text("  ")
                 .hang();
             let reason = cleaner.field(host.reason.as_deref().unwrap_or_default());
-            lines.push(match reason.is_empty() {
-                true => line.text(change.as_str()),
-                false => line.text(format!("{change:<marks$}  ")).text(reason),
-            });
+            let between = if change.is_empty() || reason.is_empty() { "" } else { "  " };
+            lines.push(line.text(format!("{change}{between}")).text(reason));
         }
         let (batch, of, settled, all) = (self.batch, self.batches, self.settled, hosts.len());
         // A rollback has no batches to tell of.
