@@ -30,7 +30,7 @@ pub use manifest::{About, Manifest};
 pub use mend::mend_commands;
 pub use saga::{Opened, Saga, Stop, StopKind, keep_alive};
 pub use settle::{NotNow, Settling};
-pub use work::controllers_work;
+pub use work::{controllers_work, started};
 
 /// What all sagas of a run share.
 #[derive(Clone)]

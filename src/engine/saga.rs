@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use super::work::controllers_work;
+use super::work::{controllers_work, started};
 use super::{Manifest, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
@@ -28,6 +28,8 @@ pub struct Saga {
     /// The host said that it holds our undo.
     pub(super) armed: bool,
     pub(super) notes: Vec<String>,
+    /// What the step at work was seen to have done.
+    pub(super) seen: Vec<String>,
     /// What the plan was made from, where it must be made anew: a secret was still to come.
     draft: Option<Box<Draft>>,
     /// The runners' processes, as they were seen at the first look.
@@ -162,6 +164,7 @@ impl Saga {
                     conn: Some(conn),
                     facts,
                     notes: plan.notes.clone(),
+                    seen: Vec::new(),
                     plan,
                     batch: 0,
                     next: 0,
@@ -226,6 +229,7 @@ impl Saga {
             conn: Some(conn),
             facts: *facts,
             notes: plan.notes.clone(),
+            seen: Vec::new(),
             plan: plan.clone(),
             batch,
             next,
@@ -469,7 +473,8 @@ impl Saga {
             EventKind::StepFinished { status, detail: detail.clone(), elapsed_ms },
         );
         if self.prepared {
-            let record = Record::StepFinished { step: step.id.clone(), status, detail };
+            let seen = std::mem::take(&mut self.seen);
+            let record = Record::StepFinished { step: step.id.clone(), status, detail, seen };
             let written = self.record(record).await;
             if outcome.is_ok() {
                 written?;
@@ -481,12 +486,7 @@ impl Saga {
     /// Does a step's work; says how it ended well.
     async fn work(&mut self, step: &PlannedStep) -> Result<(StepStatus, String), Stop> {
         let ok = |detail: &str| Ok((StepStatus::Ok, detail.to_owned()));
-        let head = if self.prepared {
-            let intent = if step.detail.is_empty() { "nothing to do" } else { &step.detail };
-            self.record(Record::StepStarted { step: step.id.clone(), intent: intent.to_owned() }).await?
-        } else {
-            String::new()
-        };
+        let head = if self.prepared { self.record(started(step)).await? } else { String::new() };
         match &step.work {
             Work::Nothing => Ok((step.status, step.detail.clone())),
             Work::Act { act, data } => {
@@ -505,9 +505,7 @@ impl Saga {
                 let Answer::Acted(acted) = answer else {
                     return Err(Stop::new(StopKind::Failed, "the host answered another question"));
                 };
-                if acted.process_unchecked {
-                    self.notes.push("process not checked".to_owned());
-                }
+                self.look_closely(act, &acted);
                 if acted.left_stopped {
                     self.notes.push("the runner was stopped and was left stopped".to_owned());
                     return Ok((StepStatus::Ok, step.detail.clone()));

@@ -5,8 +5,36 @@ use super::{Shared, ran_here};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{HostName, Once, StepStatus, WaitFor};
+use crate::remote::{Act, Acted};
 use crate::secret::SecretValue;
 use crate::step::{self, Consent, PlannedStep, Proofs, Question, Work};
+
+/// A step's intent, for the journal.
+pub fn started(step: &PlannedStep) -> Record {
+    let intent = if step.detail.is_empty() { "nothing to do" } else { &step.detail };
+    let (step, action) = (step.id.clone(), step.work.action().map(str::to_owned));
+    Record::StepStarted { step, intent: intent.to_owned(), action }
+}
+
+impl Saga {
+    /// Keeps what the host looked at after an act, and what it could not look at. It says yes to a restart only when all
+    /// of this was so.
+    pub(super) fn look_closely(&mut self, act: &Act, acted: &Acted) {
+        let Act::Restart { healthy, pointer, .. } = act else { return };
+        if acted.process_unchecked {
+            self.notes.push("process not checked".to_owned());
+        } else if !acted.left_stopped {
+            self.seen
+                .push(format!("the process began after the new files were in place, and stayed up for {healthy:?}"));
+            if let Some(pointer) = pointer {
+                self.seen.push(format!("its environment has {}={}", pointer.key, pointer.value));
+                if pointer.content.is_some() {
+                    self.seen.push("it sees there what was placed".to_owned());
+                }
+            }
+        }
+    }
+}
 
 /// Work that the controller does alone, while the hosts that it is done for are kept alive: one, a batch, or all.
 ///

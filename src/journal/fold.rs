@@ -341,11 +341,11 @@ impl RunState {
 
     fn of_shared_step(&mut self, entry: &Entry) -> Result<(), FoldFault> {
         match &entry.record {
-            Record::StepStarted { step, intent } => {
+            Record::StepStarted { step, intent, .. } => {
                 self.shared_steps.push(StepState::begun(step, intent, entry.ts));
                 Ok(())
             }
-            Record::StepFinished { step, status, detail } => {
+            Record::StepFinished { step, status, detail, .. } => {
                 let open = self.shared_steps.iter_mut().rfind(|s| s.step == *step && s.status.is_none());
                 open.ok_or_else(|| FoldFault::StepNotBegun(step.clone()))?.end(*status, detail, entry.ts);
                 Ok(())
@@ -456,10 +456,10 @@ impl HostState {
                 self.epoch = *epoch;
                 self.credentials.clone_from(credentials);
             }
-            Record::StepStarted { step, intent } => {
+            Record::StepStarted { step, intent, .. } => {
                 self.steps.insert(step.index, StepState::begun(step, intent, entry.ts));
             }
-            Record::StepFinished { step, status, detail } => {
+            Record::StepFinished { step, status, detail, .. } => {
                 if let Some(known) = self.steps.get_mut(&step.index) {
                     known.end(*status, detail, entry.ts);
                 }

@@ -122,6 +122,9 @@ pub enum Record {
         step: StepRef,
         /// What it is about to do, in a few words.
         intent: String,
+        /// Its action, by the playbook's key; older journals do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        action: Option<String>,
     },
     /// Of a host, batch or run: a step's end was seen. A lost reply is `unknown`.
     StepFinished {
@@ -131,6 +134,9 @@ pub enum Record {
         status: StepStatus,
         /// In a few words; on failure the reason.
         detail: String,
+        /// What the host looked at after the act and found so, in a line each; older journals do not tell.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<String>,
     },
     /// Of the run: these hosts passed everything; from here on they are let go one by one, and each counts as
     /// new once that was seen.

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work, keep_alive};
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work, keep_alive, started};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{HostName, HostResult, HostStatus, StepRef, StepStatus};
@@ -192,7 +192,7 @@ pub(super) async fn barrier(
         finish(StepStatus::Skipped, idle.unwrap_or(&step.detail));
         return Ok(());
     }
-    shared.journal.append(None, Record::StepStarted { step: step.id.clone(), intent: step.detail.clone() }).await?;
+    shared.journal.append(None, started(step)).await?;
     let mut tries = 0;
     let outcome = loop {
         let outcome = controllers_work(shared, sagas, step).await;
@@ -206,7 +206,7 @@ pub(super) async fn barrier(
         Err(stop) => (StepStatus::Failed, stop.reason.clone()),
     };
     finish(status, &detail);
-    let record = Record::StepFinished { step: StepRef::clone(&step.id), status, detail };
+    let record = Record::StepFinished { step: StepRef::clone(&step.id), status, detail, seen: Vec::new() };
     shared.journal.append(None, record).await?;
     outcome.map(|_| ()).map_err(|stop| Stop { kind: stop.kind, reason: format!("step {}: {}", step.id, stop.reason) })
 }

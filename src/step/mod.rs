@@ -178,6 +178,26 @@ pub enum Work {
 }
 
 impl Work {
+    /// The action by its key in a playbook; `None` where there is nothing to do.
+    #[must_use]
+    pub fn action(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Nothing => return None,
+            Self::Act { act: Act::Backup { .. }, .. } => "backup",
+            Self::Act { act: Act::Place(_), .. } => "place",
+            Self::Act { act: Act::Restore { .. }, .. } => "restore",
+            Self::Act { act: Act::Point { .. }, .. } => "point",
+            Self::Act { act: Act::Restart { .. }, .. } => "restart",
+            Self::Act { act: Act::Command { .. }, .. } | Self::Peek { .. } => "command",
+            Self::Wait { .. } => "wait",
+            Self::Http(_) => "http",
+            Self::VerifyPublish(_) => "verify-publish",
+            Self::AssertNotStored(_) => "assert-not-stored",
+            Self::Approve { .. } => "approve",
+            Self::Prove { .. } => "prove",
+        })
+    }
+
     /// Whether it needs the forge.
     #[must_use]
     pub fn asks_forge(&self) -> bool {

@@ -87,12 +87,12 @@ pub(in crate::journal) fn records() -> Vec<(String, Record)> {
     .map(|record| (record.name().to_owned(), record))
     .collect::<Vec<_>>();
     for index in 1..=3 {
-        let record = Record::StepStarted { step: step(index), intent: "i".into() };
+        let record = Record::StepStarted { step: step(index), intent: "i".into(), action: None };
         records.push((format!("step-started {index}"), record));
     }
     let ends = [StepStatus::Ok, StepStatus::Changed, StepStatus::Failed, StepStatus::Unknown, StepStatus::Skipped];
     for (index, status) in [(1, StepStatus::Ok), (3, StepStatus::Ok)].into_iter().chain(ends.map(|end| (2, end))) {
-        let record = Record::StepFinished { step: step(index), status, detail: String::new() };
+        let record = Record::StepFinished { step: step(index), status, detail: String::new(), seen: Vec::new() };
         records.push((format!("step-finished {index} {status}"), record));
     }
     for status in [
