@@ -73,6 +73,8 @@ pub(super) enum Command {
     Retire(super::retire::RetireArgs),
     /// Past runs; with RUN, one run's hosts and steps
     Runs(RunsArgs),
+    /// One run told as a self-contained HTML page, or as JSON: timeline, proofs, approvals, what is left to do
+    Report(super::report::ReportArgs),
     /// Check files offline: syntax, types, undefined variables
     Lint(LintArgs),
     /// What a pattern selects, with resolved variables (never secrets)

@@ -19,6 +19,7 @@ mod passwords;
 mod pause;
 mod prompt;
 mod propose;
+mod report;
 mod rerun;
 mod resume;
 mod retire;
@@ -88,6 +89,7 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Rollback(args) => rollback::rollback(session, &args).await,
             Command::Resume(args) => resume::resume(session, &args).await,
             Command::Runs(args) => runs::runs(session, &args).await,
+            Command::Report(args) => report::report(session, &args),
             Command::Lint(args) => inventory::lint(session, &args),
             Command::Hosts(args) => hosts::hosts(session, &args).await,
             Command::Ping(args) => hosts::ping(session, &args).await,

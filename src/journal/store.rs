@@ -306,7 +306,9 @@ impl RunDir {
         Ok(file)
     }
 
-    fn is_locked(&self) -> bool {
+    /// Whether somebody works on the run now.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
         let open = OpenOptions::new().read(true).custom_flags(nofollow()).open(self.lock_path());
         open.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }

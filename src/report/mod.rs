@@ -8,6 +8,7 @@
 //! - a fault of the output never stops a run: it is kept and told at the end.
 
 mod history;
+mod html;
 mod human;
 mod jsonl;
 mod line;
@@ -17,16 +18,19 @@ mod printer;
 mod recap;
 pub mod sanitize;
 mod screen;
+mod story;
 
 use std::io;
 
 pub use history::{HistoryRow, history_table};
+pub use html::{PageError, page};
 pub use human::{Human, Look, Measure};
 pub use jsonl::Jsonl;
 pub use plain::Plain;
 pub use printer::Printer;
 pub use recap::recap;
 pub use screen::{Hold, Screen, Size};
+pub use story::{Source, Story};
 
 use jiff::Timestamp;
 

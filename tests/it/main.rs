@@ -10,6 +10,7 @@ mod harness;
 mod infisical;
 #[cfg(debug_assertions)]
 mod kills;
+mod report;
 mod sentinel;
 mod sim;
 mod ssh;

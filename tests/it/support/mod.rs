@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod browser;
 pub(crate) mod real_host;
 pub(crate) mod runner_host;
 pub(crate) mod said;

@@ -9,7 +9,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &["model"]),
     ("journal", &["event", "model"]),
     ("load", &["model"]),
-    ("report", &["event", "model", "secret"]),
+    ("report", &["event", "journal", "model", "secret"]),
     ("remote", &["model"]),
     ("service", &["model"]),
     ("step", &["model", "remote", "secret", "service"]),
