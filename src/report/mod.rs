@@ -1,8 +1,8 @@
-//! Folds of events for people and programs.
+//! Folds of events, and of a whole journal, for people and programs.
 //!
 //! Invariants of this room:
-//! - it knows events and the model, and writes to whatever `cli` hands it;
-//! - every byte goes through a [`Printer`], and so through the redactor;
+//! - it knows events, the journal and the model, and writes to whatever `cli` hands it;
+//! - every byte goes through a [`Printer`], or [`Story::cleaned`], and so through the redactor;
 //! - what is seen live is a function of events, the time and the size, and knows no clock;
 //! - free text is cleaned for terminals ([`sanitize`]) wherever it comes from;
 //! - a fault of the output never stops a run: it is kept and told at the end.

@@ -100,11 +100,11 @@ fn a_real_run_is_told_on_every_screen() {
     assert_eq!(lead, story["sentence"], "the sentence is what is read first");
     let rows = browser.ask("document.querySelectorAll('.host:not(.run)').length");
     assert_eq!(rows, 3, "each host has its row");
+    files(&stage);
 }
 
-#[test]
-fn files_are_replaced_whole_or_not_at_all() {
-    let stage = Stage::approved_run_with_one_that_fails();
+/// Files are replaced whole or not at all, and nothing but a plain file is.
+fn files(stage: &Stage) {
     let report = |args: &[&str]| stage.say(&[&["report"], args].concat());
     assert_eq!(report(&[]).code, Some(5), "it must be told where to");
     assert_eq!(report(&["--html", "-", "--json", "-"]).code, Some(5));
