@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("playbooks/rotate-token.toml", include_str!("../../playbooks/rotate-token.toml")),
     ("playbooks/mint-token.toml", include_str!("../../playbooks/mint-token.toml")),
+    ("playbooks/emergency-token.toml", include_str!("../../playbooks/emergency-token.toml")),
     ("playbooks/rollback-token.toml", include_str!("../../playbooks/rollback-token.toml")),
 ];
 

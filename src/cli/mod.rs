@@ -14,6 +14,8 @@ mod identity;
 mod init;
 mod inventory;
 mod order;
+#[cfg(test)]
+mod papers_tests;
 mod passwords;
 #[cfg(debug_assertions)]
 mod pause;

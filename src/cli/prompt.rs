@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -56,6 +57,8 @@ impl Terminal {
         if !Self::is_there() {
             return Err(PromptError::NoTerminal);
         }
+        // Before the question is there to be answered: what is pasted at once must not be shown either.
+        let _quiet = Quiet::new().map_err(PromptError::Io)?;
         let question = format!("{question}: ");
         let _held = self.0.ask(&question);
         write(&question).map_err(PromptError::Io)?;
@@ -71,6 +74,26 @@ fn write(question: &str) -> std::io::Result<()> {
     let mut err = std::io::stderr().lock();
     err.write_all(question.as_bytes())?;
     err.flush()
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Quiet(Termios);
+
+impl Quiet {
+    fn new() -> std::io::Result<Self> {
+        let was = tcgetattr(std::io::stdin())?;
+        let mut quiet = was.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &quiet)?;
+        Ok(Self(was))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // Nothing else can be done for a terminal that is gone.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
 }
 
 impl Prompt for Terminal {

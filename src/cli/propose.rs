@@ -131,7 +131,7 @@ pub(super) async fn write(
         hosts.push(spared.result());
     }
     for saga in found.ready {
-        hosts.push(run::as_planned(saga).await);
+        hosts.push(saga.looked_at().await);
     }
     written?;
     let digest = sealed.digest().to_owned();

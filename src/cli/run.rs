@@ -407,7 +407,7 @@ async fn checked(events: &Sink, found: Preflight, changes: bool) -> u8 {
         outcome.hosts.push(spared.result());
     }
     for saga in found.ready {
-        outcome.hosts.push(as_planned(saga).await);
+        outcome.hosts.push(saga.looked_at().await);
     }
     let code = match exit_code(&outcome) {
         0 if changes => error::CHANGES,
@@ -416,13 +416,6 @@ async fn checked(events: &Sink, found: Preflight, changes: bool) -> u8 {
     let status = run_status(&outcome);
     events.emit(None, None, EventKind::RunFinished { status, exit_code: code, hosts: outcome.hosts });
     code
-}
-
-/// Lets go of a host that was only looked at.
-pub(super) async fn as_planned(saga: Saga) -> HostResult {
-    let status = if saga.changes() { HostStatus::Changed } else { HostStatus::Ok };
-    let reason = saga.changes().then(|| "would change".to_owned());
-    saga.spare(status, reason).await
 }
 
 /// Writes the plan and the journal's first records; from here on the run exists.

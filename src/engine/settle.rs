@@ -139,7 +139,26 @@ impl Saga {
     }
 
     /// Ends a host that was not touched.
-    pub async fn spare(mut self, status: HostStatus, reason: Option<String>) -> HostResult {
+    pub async fn spare(self, status: HostStatus, reason: Option<String>) -> HostResult {
+        let shared = self.shared.clone();
+        let result = self.leave(status, reason).await;
+        finish(&shared, &result.host, &result).await;
+        result
+    }
+
+    /// Ends a look at a host: what would become of it is told, and is no end that a journal could tell.
+    pub async fn looked_at(self) -> HostResult {
+        let events = self.shared.events.clone();
+        let result = match self.changes() {
+            true => self.leave(HostStatus::Changed, Some("would change".to_owned())).await,
+            false => self.leave(HostStatus::Ok, None).await,
+        };
+        events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
+        result
+    }
+
+    /// Lets go of a host that was not touched.
+    async fn leave(mut self, status: HostStatus, reason: Option<String>) -> HostResult {
         let result = HostResult {
             host: self.host.name.clone(),
             status,
@@ -149,7 +168,6 @@ impl Saga {
             mend: Vec::new(),
             notes: std::mem::take(&mut self.notes),
         };
-        finish(&self.shared, &self.host.name, &result).await;
         if let Some(conn) = self.conn.take() {
             conn.close().await;
         }

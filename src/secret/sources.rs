@@ -180,8 +180,8 @@ impl Sources {
         let prompt = Arc::clone(&self.prompt);
         let name = name.to_owned();
         let ask = move || {
-            let first = prompt.ask_hidden(&format!("secret `{name}`: "))?;
-            let again = prompt.ask_hidden(&format!("secret `{name}` again: "))?;
+            let first = prompt.ask_hidden(&format!("secret `{name}`"))?;
+            let again = prompt.ask_hidden(&format!("secret `{name}` again"))?;
             if *first == *again { Ok(Zeroizing::new(first.as_bytes().to_vec())) } else { Err(SecretFault::Mismatch) }
         };
         blocking(ask).await.unwrap_or_else(|error| Err(PromptError::Io(error).into()))

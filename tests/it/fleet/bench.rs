@@ -106,10 +106,15 @@ impl Fleet {
 
     /// The program with what an operator's shell gives it.
     pub(crate) fn keyswap(&self, output: &str) -> Command {
+        self.keyswap_of("controller", output)
+    }
+
+    /// The same for an operator with another state directory.
+    pub(crate) fn keyswap_of(&self, state: &str, output: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyswap"));
         let home = self.sandbox().dir();
         command.env_clear().env("HOME", home).env("USER", "operator").env("PATH", "/usr/bin:/bin").current_dir(home);
-        command.args(["--output", output, "--state-dir", "controller"]).stdin(Stdio::null());
+        command.args(["--output", output, "--state-dir", state]).stdin(Stdio::null());
         command
     }
 

@@ -286,11 +286,11 @@ ks_unlock() {
     if [ "$PH" = armed ] && [ "$1" = - ]; then
       ks_uptime
       ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" ||
-        ks_die held "the controller of run $RUN is connected; to take its lock all the same, name the run" run "$RUN" phase "$PH"
+        ks_die held "the controller of run $RUN is connected; to take its lock all the same, name the run: --run $RUN" run "$RUN" phase "$PH"
       [ "$UN" != 0 ] ||
-        ks_die held "run $RUN has no guard, so that nobody knows whether it goes on; to take its lock, name the run" run "$RUN" phase "$PH"
+        ks_die held "run $RUN has no guard, so that nobody knows whether it goes on; to take its lock, name the run: --run $RUN" run "$RUN" phase "$PH"
       [ $((UN - KS_UP)) -le 0 ] ||
-        ks_die held "the lease of run $RUN is alive for $(((UN - KS_UP) / 100)) s more; then this host puts itself back. To take its lock all the same, name the run" run "$RUN" phase "$PH"
+        ks_die held "the lease of run $RUN is alive for $(((UN - KS_UP) / 100)) s more; then this host puts itself back. To take its lock all the same, name the run: --run $RUN" run "$RUN" phase "$PH"
     fi
   fi
   when=$(date -u +%Y-%m-%dT%H:%M:%SZ)
