@@ -6,12 +6,15 @@ use super::args::{BackArgs, FromHosts};
 use super::inventory::{joined, select};
 use super::rollback::{BY_OPERATOR, shared_for};
 use super::session::Session;
+use super::token::{self, AtHand};
 use super::{CliError, error};
-use crate::event::{EventKind, Sink};
+use crate::engine::TokenNote;
+use crate::event::{EventKind, Sink, TokenStatus};
 use crate::journal::{Journal, Record, ReopenCommand};
+use crate::load;
 use crate::model::{HostName, HostResult, HostStatus, RunId};
 use crate::plan::{PlannedHost, RunPlan};
-use crate::rollout::{NoRun, Recalled, ask, exit_code, finish_back, recall, run_status, take_back, which};
+use crate::rollout::{NoRun, Outcome, Recalled, ask, exit_code, finish_back, recall, run_status, take_back, which};
 use crate::step::{HostPlan, Values, digest_of};
 
 /// Why there is no `resume --from-hosts` forward.
@@ -53,6 +56,7 @@ pub(super) async fn back_from_hosts(
     let known = |head: &str| log.as_ref().is_none_or(|log| log.contains(head));
     let mut recalled = recall(asked, command, &own, &run, forks, known).await;
     recalled.plan.inventory = inventory;
+    recalled.plan.services = load::inventory(&from.inventory, &session.context()?)?.services;
     let (events, report) = session.report(&own);
     let started = EventKind::RunStarted {
         command: word(command).to_owned(),
@@ -104,7 +108,8 @@ async fn settle(
     }
     let mut outcome = recalled.outcome();
     let owed = outcome.hosts.iter().any(|result| result.status == HostStatus::Owed);
-    if recalled.plan.hosts.is_empty() && !owed {
+    let token = token(events, run, &recalled, &mut outcome);
+    if recalled.plan.hosts.is_empty() && !owed && token.is_none() {
         events.warn(None, format!("run {run}: there is nothing to undo"));
         for result in &outcome.hosts {
             events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
@@ -114,7 +119,7 @@ async fn settle(
         return Ok(exit_code);
     }
     let going = recalled.plan.clone();
-    let (plan, journal) = begin(session, order, command, run, &recalled).await?;
+    let (plan, journal) = begin(session, order, command, (run, token), &recalled).await?;
     for result in &outcome.hosts {
         spare(&journal, events, result).await?;
     }
@@ -122,9 +127,53 @@ async fn settle(
     let shared = shared_for(session, &plan, journal, events, Values::new())?;
     let taken = take_back(&shared, &going, &state, command, BY_OPERATOR, going.forks).await;
     outcome.failed |= taken.failed;
+    outcome.token_owed |= taken.token_owed;
     outcome.hosts.extend(taken.hosts);
     outcome.hosts.sort_by_key(|result| order.iter().position(|name| *name == result.host));
+    token::settle(session, &plan.services, &shared, AtHand::default(), &mut outcome).await;
     Ok(finish_back(&shared, &outcome).await)
+}
+
+/// The run's token, if its end is for this command to see to: no host that stays as it is can hold it. Else it is named.
+fn token<'a>(events: &Sink, run: &RunId, recalled: &'a Recalled, outcome: &mut Outcome) -> Option<&'a TokenNote> {
+    let say = |note: &TokenNote, status: TokenStatus, why: String| {
+        let detail = format!("token `{}` (id {}) at {}: {why}", note.name, note.id, note.server);
+        let kind = EventKind::Token {
+            status,
+            identity: note.identity_name.clone(),
+            id: Some(note.id.clone()),
+            expires: Some(note.expires),
+            fingerprint: Some(note.fingerprint.clone()),
+            detail,
+        };
+        events.emit(None, None, kind);
+    };
+    let listed = |names: &[HostName]| names.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ");
+    // By its name a token is of a run; what a host says of another one is not believed.
+    let ours = |note: &TokenNote| note.name.starts_with(&format!("keyswap {run} "));
+    let note = match recalled.tokens.as_slice() {
+        [] => return None,
+        [note] if ours(note) => note,
+        strange => {
+            outcome.token_owed = true;
+            for note in strange {
+                let why = "the hosts contradict each other, or it is of another run: it is not revoked".to_owned();
+                say(note, TokenStatus::Owed, why);
+            }
+            return None;
+        }
+    };
+    if !recalled.may_hold.is_empty() {
+        say(note, TokenStatus::Kept, format!("it stays alive: {} may hold it", listed(&recalled.may_hold)));
+        return None;
+    }
+    if !recalled.missing.is_empty() || !recalled.all_told {
+        outcome.token_owed = true;
+        let who = if recalled.all_told { listed(&recalled.missing) } else { "hosts that nobody named".to_owned() };
+        say(note, TokenStatus::Owed, format!("it may be alive: {who} may hold it, and were not asked"));
+        return None;
+    }
+    Some(note)
 }
 
 /// Writes down what the hosts told, as a run of its own; from here on it can be gone on with by the journal alone.
@@ -132,7 +181,7 @@ async fn begin(
     session: &Session,
     order: &[HostName],
     command: ReopenCommand,
-    run: &RunId,
+    (run, token): (&RunId, Option<&TokenNote>),
     recalled: &Recalled,
 ) -> Result<(RunPlan, Journal), CliError> {
     let mut plan = recalled.plan.clone();
@@ -153,6 +202,18 @@ async fn begin(
     journal.append_lazy(None, started)?;
     let text = format!("takes back run {run}, begun by {}, by what its hosts recorded", recalled.owner);
     journal.append_lazy(None, Record::Note { text })?;
+    if let Some(token) = token.cloned() {
+        let requested = Record::TokenRequested {
+            secret: token.secret,
+            name: token.name,
+            identity: token.identity,
+            identity_name: token.identity_name,
+            server: token.server,
+        };
+        journal.append_lazy(None, requested)?;
+        let minted = Record::TokenMinted { id: token.id, expires: token.expires, fingerprint: token.fingerprint };
+        journal.append_lazy(None, minted)?;
+    }
     for planned in &recalled.plan.hosts {
         let name = &planned.host.name;
         journal.append_lazy(Some(name), Record::PrepareStarted)?;

@@ -7,11 +7,12 @@ use super::from_hosts::{NOT_FORWARD, back_from_hosts};
 use super::rollback::{BY_OPERATOR, Wish, back, shared_for};
 use super::services::Servers;
 use super::session::Session;
+use crate::engine::{About, TokenNote};
 use crate::event::EventKind;
 use crate::journal::{Record, ReopenCommand, RunState};
 use crate::model::HostName;
 use crate::plan::RunPlan;
-use crate::rollout::{finish, go_on, is_open, same_secrets};
+use crate::rollout::{about, finish, go_on, is_open, same_secrets};
 use crate::step::Values;
 
 pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, CliError> {
@@ -73,6 +74,8 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     let (events, report) = session.report(&plan.run);
     let mut shared = shared_for(session, plan, journal, &events, values)?;
     shared.services = std::sync::Arc::new(servers);
+    let token = state.token.as_ref().and_then(TokenNote::of);
+    shared.about = std::sync::Arc::new(About { token, ..about(plan) });
     let names: Vec<HostName> = plan
         .hosts
         .iter()

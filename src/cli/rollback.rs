@@ -12,8 +12,8 @@ use super::token::AtHand;
 use super::{CliError, signals, token};
 use crate::engine::{Patience, Shared};
 use crate::event::{EventKind, Sink};
-use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand, Store};
-use crate::model::{HostResult, HostStatus, RunId};
+use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand, RunState, Store};
+use crate::model::{HostName, HostResult, HostStatus, RunId};
 use crate::plan::{PlannedHost, RunPlan};
 use crate::rollout::{
     Outcome, about, end_as_left, exit_code, finish_back, goes_back, held_unseen, run_status, take_back,
@@ -55,6 +55,12 @@ pub(super) async fn back(
         let reason =
             format!("run {run} was retired at {at} by {by}: the old credential is gone, and there is no way back");
         return Err(CliError::Usage(reason));
+    }
+    if let Some(later) = retired_later(&store, &run)? {
+        return Err(CliError::Usage(format!(
+            "run {later}, which came later on the same hosts, was retired: what run {run} replaced is gone from them, and there is \
+             no way back"
+        )));
     }
     let operator = session.operator();
     let verb = if command == ReopenCommand::Rollback { "rollback" } else { "resume --back" };
@@ -119,6 +125,22 @@ fn cut_short(session: &Session, run: &RunId, hosts: Vec<HostResult>) -> u8 {
     events.emit(None, None, EventKind::RunFinished { status, exit_code, hosts: outcome.hosts });
     report.finish(&events);
     exit_code
+}
+
+/// A later run that changed hosts of this one for good: with it went what this one would need.
+fn retired_later(store: &Store, run: &RunId) -> Result<Option<RunId>, CliError> {
+    let state = store.state(run)?;
+    let news = |state: &RunState| -> Vec<HostName> {
+        let new = state.hosts.iter().filter(|(_, host)| host.phase == HostPhase::New);
+        new.map(|(name, _)| name.clone()).collect()
+    };
+    let mine = news(&state);
+    let mut later = store.ids()?.into_iter().filter(|id| id > run);
+    let gone = |id: &RunId| {
+        let of = store.state(id).ok().filter(|later| later.retired.is_some());
+        of.is_some_and(|later| news(&later).iter().any(|name| mine.contains(name)))
+    };
+    Ok(if mine.is_empty() { None } else { later.find(gone) })
 }
 
 /// Names the latest run before this one that can be taken back, if one of the last few can.

@@ -17,7 +17,7 @@ use super::services::Servers;
 use super::session::Session;
 use super::token::{self, AtHand, Issuing, NoToken};
 use super::{CliError, error, said, signals};
-use crate::engine::{Patience, Saga, Shared};
+use crate::engine::{About, Patience, Saga, Shared, TokenNote};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
 use crate::model::{Action, HostName, HostResult, HostStatus, RunId, SecretSource};
@@ -349,7 +349,10 @@ async fn bring(
         saga.replan().map_err(|why| no(format!("{}: {why}", saga.name())))?;
     }
     let plan = run_plan(selected, &shared.run, sagas, forks);
-    shared.about = Arc::new(rollout::about(&plan));
+    let told = session.store().and_then(|store| Ok(store.state(&shared.run)?));
+    let told = told.map_err(|error| no(crate::model::chain(&error)))?;
+    let note = told.token.as_ref().and_then(TokenNote::of);
+    shared.about = Arc::new(About { token: note, ..rollout::about(&plan) });
     let written = session.store().and_then(|store| Ok(store.rewrite_plan(&shared.journal, &plan)?));
     written.map_err(|error| no(crate::model::chain(&error)))?;
     Ok(Some(value))

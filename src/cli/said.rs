@@ -72,7 +72,7 @@ pub(super) fn risks(selected: &Selected, events: &Sink, found: &Preflight) {
 pub(super) fn warn_of_the_old(session: &Session, events: &Sink, found: &Preflight) {
     // A token that was minted says when it ends: where none does, no journal needs to be read.
     let any = found.ready.iter().any(|saga| !saga.plan().old_ends.is_empty());
-    let minted = if any { super::audit::minted(session).unwrap_or_default() } else { Vec::new() };
+    let minted = if any { super::audit::from_runs(session).unwrap_or_default().minted } else { Vec::new() };
     let now = jiff::Timestamp::now();
     for saga in found.ready.iter().filter(|saga| saga.changes()) {
         for old in saga.plan().old_ends.iter().filter(|old| old.at <= now) {

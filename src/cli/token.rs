@@ -22,9 +22,6 @@ use crate::service::infisical::{
     Death, Infisical, InfisicalConfig, InfisicalIssuer, Issuer, Login, MintError, TokenId, token_name,
 };
 
-/// A token that is asked for so recently may still be on its way at the server.
-const JUST_NOW: Duration = Duration::from_secs(120);
-
 /// Who mints the run's token.
 #[derive(Clone)]
 pub(super) struct Issuing {
@@ -70,8 +67,9 @@ fn config(session: &Session) -> InfisicalConfig {
         config.http.retry.first = ms(1);
         config.http.retry.longest = ms(4);
         config.http.retry.longest_wish = ms(10);
-        config.look_for = ms(60);
+        config.look_for = ms(250);
         config.look_again = ms(20);
+        config.late = ms(2000);
         config.permission_cache = Duration::ZERO;
     }
     config
@@ -122,7 +120,14 @@ pub(super) async fn mint(session: &Session, issuing: &Issuing, shared: &Shared) 
             }
             return Err(no(reason, false));
         }
-        Err(error @ MintError::Orphan { .. }) => return Err(no(chain(&error), true)),
+        Err(error @ MintError::Orphan { .. }) => {
+            let reason = chain(&error);
+            let detail = format!("{reason}. Later: keyswap resume {}", shared.run);
+            let (status, none) = (TokenStatus::Owed, None::<String>);
+            let kind = EventKind::Token { status, identity, id: none, expires: None, fingerprint: None, detail };
+            shared.events.emit(None, None, kind);
+            return Err(no(reason, true));
+        }
     };
     // From here on a failure leaves a token that the run's settling revokes, for no host holds it.
     let bytes = Zeroizing::new(minted.value.expose_secret().as_bytes().to_vec());
@@ -190,7 +195,8 @@ pub(super) async fn settle(
 ) {
     // What the journal says of the hosts decides, after everything of theirs was written.
     let state = match shared.journal.sync().await {
-        Ok(_) => session.store().and_then(|store| Ok(store.state(&shared.run)?)),
+        // A run that is taken back from its hosts has a journal of another name.
+        Ok(_) => session.store().and_then(|store| Ok(store.state(shared.journal.run())?)),
         Err(error) => Err(error.into()),
     };
     let state = match state {
@@ -221,7 +227,7 @@ pub(super) async fn settle(
         }
         Err(why) => {
             outcome.token_owed = true;
-            let run = &shared.run;
+            let run = shared.journal.run();
             let detail = format!(
                 "it may be alive, and no host needs it: {why}. Later: keyswap resume {run}; or revoke by hand: {}",
                 token.describe()
@@ -276,19 +282,32 @@ async fn dead(
 ) -> Result<(Vec<String>, String), String> {
     let Some(MintedState { id, .. }) = &token.minted else {
         let recent = jiff::Timestamp::now().duration_since(token.requested);
-        let recent = Duration::try_from(recent).is_ok_and(|age| age < JUST_NOW);
+        let recent = Duration::try_from(recent).is_ok_and(|age| age < operator.config().late);
         let found = match recent {
             true => operator.revoke_lost(&token.identity, &token.name).await,
             false => operator.revoke_named(&token.identity, &token.name).await,
         };
         let ids: Vec<String> = found.map_err(|error| chain(&error))?.into_iter().map(|id| id.0).collect();
         let detail = match ids.as_slice() {
+            // Whoever closes it now would never look again.
+            [] if recent => {
+                let late = operator.config().late.as_secs();
+                return Err(format!(
+                    "none is there under its name, and for {late} s after it was asked for one may come to life"
+                ));
+            }
             [] => "none was made under its name".to_owned(),
             ids => format!("it was made and its answer lost; found by its name and revoked: {}", ids.join(", ")),
         };
         return Ok((ids, detail));
     };
-    let revoked = operator.revoke(&TokenId(id.clone())).await;
+    let id_of = TokenId(id.clone());
+    // The journal's word for an id is not enough: it may have been written by what a host said.
+    let named = operator.token(&id_of).await.map_err(|error| chain(&error))?;
+    if named.as_ref().and_then(|row| row.name.as_ref()).is_some_and(|name| *name != token.name) {
+        return Err(format!("the server knows {id} under another name than `{}`", token.name));
+    }
+    let revoked = operator.revoke(&id_of).await;
     let Some(value) = value else {
         revoked.map_err(|error| chain(&error))?;
         return Ok((vec![id.clone()], "revoked, as the server lists it".to_owned()));

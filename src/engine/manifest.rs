@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
+use crate::journal::TokenState;
 use crate::model::{CredentialState, Fingerprint, HostName, RunId, SecretName, StepRef};
 use crate::remote::UndoRecord;
 use crate::step::HostPlan;
@@ -26,6 +27,45 @@ const MAX_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// The longest word or line that is taken from a host.
 const MAX_WORD: usize = 300;
 
+/// A run's token, as its hosts keep it: by that it is found at its issuer. No secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenNote {
+    /// The playbook's name for the secret.
+    pub secret: SecretName,
+    /// Its name at the issuer, which tells the run.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The identity's id.
+    pub identity: String,
+    /// What the identity is called.
+    pub identity_name: String,
+    /// The server's address.
+    pub server: String,
+    /// Its end.
+    pub expires: Timestamp,
+    /// Its whole digest.
+    pub fingerprint: Fingerprint,
+}
+
+impl TokenNote {
+    /// Of a token that came.
+    #[must_use]
+    pub fn of(token: &TokenState) -> Option<Self> {
+        let minted = token.minted.as_ref()?;
+        Some(Self {
+            secret: token.secret.clone(),
+            name: token.name.clone(),
+            id: minted.id.clone(),
+            identity: token.identity.clone(),
+            identity_name: token.identity_name.clone(),
+            server: token.server.clone(),
+            expires: minted.expires,
+            fingerprint: minted.fingerprint.clone(),
+        })
+    }
+}
+
 /// What all hosts of a run are told of it.
 #[derive(Debug, Clone, Default)]
 pub struct About {
@@ -35,6 +75,8 @@ pub struct About {
     pub digest: String,
     /// The run's hosts.
     pub hosts: Vec<HostName>,
+    /// The token that was minted for it.
+    pub token: Option<TokenNote>,
 }
 
 /// What one host keeps of a run.
@@ -61,6 +103,9 @@ pub struct Manifest {
     pub hosts: Vec<HostName>,
     /// The fingerprints of the run's secrets.
     pub secrets: BTreeMap<SecretName, Fingerprint>,
+    /// The token that was minted for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenNote>,
     /// How long the host waits for a sign of life.
     pub guard: Option<Duration>,
     /// The steps' names.
@@ -87,6 +132,7 @@ impl Manifest {
             batch,
             hosts: names,
             secrets: secrets.collect(),
+            token: about.token.clone(),
             guard: shared.guard,
             steps: plan.steps.iter().map(|step| step.id.clone()).collect(),
             undo: plan.undo.clone(),
@@ -124,6 +170,13 @@ impl Manifest {
         if read.run != *run || limits.chain(read.guard).any(|limit| limit > MAX_LIMIT) || read.undo.len() > 1000 {
             return Err("its manifest is not of this run".to_owned());
         }
+        if let Some(token) = &mut read.token {
+            for text in
+                [&mut token.name, &mut token.id, &mut token.identity, &mut token.identity_name, &mut token.server]
+            {
+                *text = printable(text);
+            }
+        }
         for text in [&mut read.playbook, &mut read.digest, &mut read.owner] {
             *text = printable(text);
         }
@@ -155,6 +208,7 @@ mod tests {
             batch: 1,
             hosts: vec!["runner-01".parse().unwrap()],
             secrets: BTreeMap::new(),
+            token: None,
             guard: Some(Duration::from_secs(60)),
             steps: vec![StepRef { index: 1, name: "place".to_owned() }],
             undo: vec![UndoRecord::Command { step: 1, script: "true".to_owned(), limit: Duration::from_secs(60) }],

@@ -395,6 +395,7 @@ impl RunState {
                 TokenState::apply(&mut self.token, &entry.record, entry.ts)?;
             }
             Record::RetireStarted { by, .. } => {
+                self.step_hosts(self.hosts.keys().cloned().collect(), &entry.record)?;
                 let started = self.retired.as_ref().map_or(entry.ts, |retired| retired.started);
                 self.retired = Some(RetireState { by: by.clone(), started, finished: None });
             }

@@ -83,11 +83,11 @@ impl HostPhase {
             | Record::TokenRequested { .. }
             | Record::TokenMinted { .. }
             | Record::TokenRevoked { .. }
-            | Record::RetireStarted { .. }
             | Record::OldRevoked { .. }
             | Record::Retired
             | Record::Proved { .. } => Ok(self),
-            Record::CopiesRemoved { .. } => match self {
+            // No host may need what goes.
+            Record::RetireStarted { .. } | Record::CopiesRemoved { .. } => match self {
                 New | Spared => Ok(self),
                 _ => illegal,
             },

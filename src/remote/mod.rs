@@ -24,7 +24,7 @@ pub use answer::{
     HostFacts, NowFact, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact, Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
-pub use op::{Act, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
+pub use op::{Act, CopiesVerb, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
 pub use password::{NoPasswords, Passwords};
 pub use pipe::{Exit, Lost, Pipe};
 pub use relay::Relay;

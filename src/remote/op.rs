@@ -113,8 +113,8 @@ pub enum Op {
         old: Vec<Fingerprint>,
         /// Files that pointers used to name.
         superseded: Vec<RemotePath>,
-        /// Whether they go. The host refuses to be taken back from then on.
-        remove: bool,
+        /// What is done with them.
+        verb: CopiesVerb,
     },
     /// A credential itself, from a backup: for the one request that shows that it is dead.
     Reveal {
@@ -126,6 +126,17 @@ pub enum Op {
         /// The run.
         run: RunId,
     },
+}
+
+/// What is done with copies of old credentials. All of it is refused where the run did not end new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopiesVerb {
+    /// They are named.
+    Look,
+    /// Nothing yet, but the host refuses from here on to be taken back by the run.
+    Seal,
+    /// They go, and with them the way back of the runs before.
+    Remove,
 }
 
 /// Under what a request works on a held host.

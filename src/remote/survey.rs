@@ -95,6 +95,8 @@ pub struct SeenEnv {
     pub value: Option<String>,
     /// The fingerprint of what lies at that path on the host.
     pub target: Option<Fingerprint>,
+    /// The claims of what lies there, as they are encoded in it.
+    pub target_claims: Option<String>,
     /// Variables in it that outrank the pointer.
     pub outranking: Vec<String>,
 }
@@ -129,6 +131,8 @@ pub struct SeenState {
     pub phase: String,
     /// The run that it names.
     pub run: String,
+    /// The state directory as it is named, and with its links resolved.
+    pub dirs: (String, String),
     /// The copies that keyswap keeps.
     pub copies: Vec<Copy>,
 }
@@ -144,6 +148,8 @@ pub struct Copy {
     pub fingerprint: Option<Fingerprint>,
     /// Seconds since it was written.
     pub age: Option<u64>,
+    /// It is one of a whole environment file, and no credential by itself.
+    pub of_env: bool,
 }
 
 /// A place that a run was about.
@@ -151,6 +157,8 @@ pub struct Copy {
 pub struct KnownPlace {
     /// The run.
     pub run: String,
+    /// How it let the host go: `new`, `old`; another phase while it holds it; empty: nobody knows.
+    pub ended: String,
     /// What.
     pub what: KnownWhat,
 }
@@ -175,5 +183,10 @@ pub enum KnownWhat {
         keys: Vec<String>,
     },
     /// A runner.
-    Service(RestartHow),
+    Service {
+        /// Which.
+        how: RestartHow,
+        /// It was up before the run.
+        was_up: bool,
+    },
 }

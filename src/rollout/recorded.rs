@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Outcome;
-use crate::engine::{About, Manifest};
+use crate::engine::{About, Manifest, TokenNote};
 use crate::journal::{HostPhase, ReopenCommand, RunPhase, RunState};
 use crate::model::{Host, HostName, HostResult, HostStatus, Once, Rollout, RunId, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
@@ -21,7 +21,7 @@ use crate::step::{HostPlan, PlannedStep, Work};
 #[must_use]
 pub fn about(plan: &RunPlan) -> About {
     let hosts = plan.hosts.iter().map(|planned| planned.host.name.clone()).collect();
-    About { playbook: plan.playbook.clone(), digest: plan.digest(), hosts }
+    About { playbook: plan.playbook.clone(), digest: plan.digest(), hosts, token: None }
 }
 
 /// A host that was asked what it keeps.
@@ -244,6 +244,12 @@ pub struct Recalled {
     pub owner: String,
     /// Hosts of the run that were not among those asked.
     pub missing: Vec<HostName>,
+    /// All of the run's hosts are known.
+    pub all_told: bool,
+    /// The token that was minted for the run; several, where hosts contradict each other.
+    pub tokens: Vec<TokenNote>,
+    /// Hosts that stay as they are and may hold what the run brought.
+    pub may_hold: Vec<HostName>,
 }
 
 /// Asks the hosts for what they keep of a run, and sorts out what is to be done. `known` says whether a chain's head is
@@ -303,7 +309,15 @@ pub async fn recall(
         strange: Vec::new(),
         owner,
         missing: Vec::new(),
+        all_told,
+        tokens: Vec::new(),
+        may_hold: Vec::new(),
     };
+    for token in manifests().filter_map(|manifest| manifest.token.as_ref()) {
+        if !recalled.tokens.contains(token) {
+            recalled.tokens.push(token.clone());
+        }
+    }
     let names: BTreeSet<&HostName> = asked.iter().map(|asked| &asked.host.name).collect();
     recalled.missing =
         members.iter().filter(|name| !answered.contains(*name) && !names.contains(name)).cloned().collect();
@@ -333,7 +347,11 @@ pub async fn recall(
         if !head.is_empty() && !known(head) {
             recalled.strange.push(host.name.clone());
         }
-        match stand(command, run, &keeps.facts, keeps.record(run)) {
+        let stands = stand(command, run, &keeps.facts, keeps.record(run));
+        if stands != Stand::GoesBack && !is_rid_of(run, &keeps.facts, keeps.record(run)) {
+            recalled.may_hold.push(host.name.clone());
+        }
+        match stands {
             Stand::GoesBack => {
                 recalled.machines.insert(host.name.clone(), keeps.facts.machine);
                 recalled.plan.hosts.push(planned(host, keeps.manifest));
@@ -404,6 +422,14 @@ enum Stand {
     GoesBack,
     Stays(HostStatus, String),
     Held(String),
+}
+
+/// Whether a host has nothing of what the run brought: it was put back, or never held the run.
+fn is_rid_of(run: &RunId, facts: &HostFacts, record: Option<&RecordedRun>) -> bool {
+    match facts.run == run.as_str() {
+        true => facts.phase == "old",
+        false => record.is_none_or(|record| !record.held || record.ended == "old"),
+    }
 }
 
 /// What is to be done with a host, by what it says of itself and what it keeps of the run.

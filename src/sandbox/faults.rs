@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub enum FaultKind {
     LoseReply,
     /// The request takes effect, and nothing is ever answered.
     HangAfter,
+    /// The connection is reset, and the request takes effect so many milliseconds later.
+    Late(u32),
     /// The request takes effect, and only the first half of the answer's body arrives.
     Truncate,
     /// The request takes effect, and this is answered in place of the answer's body.
@@ -83,6 +85,7 @@ impl Fault {
 pub struct Switchboard {
     faults: Mutex<Vec<Fault>>,
     requests: Mutex<Vec<String>>,
+    late: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
@@ -95,6 +98,12 @@ impl Switchboard {
     /// Takes all faults back that are still to come.
     pub fn clear(&self) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// How many requests are still to take effect, after their connection has gone.
+    #[must_use]
+    pub fn late(&self) -> usize {
+        self.late.load(Ordering::SeqCst)
     }
 
     /// The requests so far, each as `METHOD PATH?QUERY`.
@@ -197,6 +206,19 @@ async fn spoil(
         FaultKind::Reset => wire.cut(),
         FaultKind::LoseReply => {
             drop(next.run(request).await);
+            wire.cut()
+        }
+        FaultKind::Late(ms) => {
+            let (parts, body) = request.into_parts();
+            // All of it has arrived before the connection goes.
+            let whole = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+            let late = Arc::clone(&board.late);
+            late.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(ms.into())).await;
+                drop(next.run(Request::from_parts(parts, Body::from(whole))).await);
+                late.fetch_sub(1, Ordering::SeqCst);
+            });
             wire.cut()
         }
         FaultKind::HangAfter => {

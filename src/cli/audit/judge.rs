@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::places::{EnvPlace, FilePlace, Places};
+use super::places::{EnvPlace, FilePlace, Places, ServicePlace};
 use crate::model::{Fingerprint, Inventory};
 use crate::remote::{Active, Copy, Seen, SeenEnv, SeenFile, SeenService, SeenState};
 use crate::service::infisical::Claims;
@@ -15,6 +15,15 @@ use crate::service::infisical::Claims;
 pub(in crate::cli) struct Names {
     known: Vec<(String, String, bool)>,
     pub(in crate::cli) minted: Vec<MintedName>,
+    /// Whatever else runs of this machine brought or found: nobody gave it a name.
+    pub(in crate::cli) nameless: Vec<Fingerprint>,
+}
+
+/// What runs of this machine know of credentials.
+#[derive(Debug, Clone, Default)]
+pub(in crate::cli) struct FromRuns {
+    pub(in crate::cli) minted: Vec<MintedName>,
+    pub(in crate::cli) nameless: Vec<Fingerprint>,
 }
 
 /// A token that keyswap minted.
@@ -26,15 +35,20 @@ pub(in crate::cli) struct MintedName {
 }
 
 impl Names {
-    pub(in crate::cli) fn new(inventory: &Inventory, minted: Vec<MintedName>) -> Self {
+    pub(in crate::cli) fn new(inventory: &Inventory, runs: FromRuns) -> Self {
         let hex = |text: &str| text.strip_prefix("sha256:").unwrap_or(text).to_owned();
         let known = inventory.known.iter().map(|(name, known)| (hex(&known.fingerprint), name.clone(), known.shared));
-        Self { known: known.collect(), minted }
+        Self { known: known.collect(), minted: runs.minted, nameless: runs.nameless }
     }
 
     /// Only those of tokens that runs brought.
-    pub(in crate::cli) fn of_runs(minted: Vec<MintedName>) -> Self {
-        Self { minted, ..Self::default() }
+    pub(in crate::cli) fn of_runs(runs: FromRuns) -> Self {
+        Self { known: Vec::new(), minted: runs.minted, nameless: runs.nameless }
+    }
+
+    /// Whether others use a credential, too.
+    pub(in crate::cli) fn is_shared(&self, fingerprint: &Fingerprint) -> bool {
+        self.of(fingerprint).1
     }
 
     /// What a credential is called, and whether others use it too.
@@ -46,9 +60,11 @@ impl Names {
         (minted.map(|minted| format!("minted by run {}", minted.run)), false)
     }
 
-    /// The digits with which the known fingerprints begin.
+    /// The digits with which the fingerprints begin of which copies are looked for.
     pub(in crate::cli) fn prefixes(&self) -> Vec<String> {
-        self.known.iter().map(|(hex, ..)| hex.clone()).collect()
+        let named = self.known.iter().map(|(hex, ..)| hex.clone());
+        let minted = self.minted.iter().map(|minted| &minted.fingerprint);
+        named.chain(minted.chain(&self.nameless).map(|whole| whole.hex().to_owned())).collect()
     }
 }
 
@@ -95,7 +111,13 @@ pub(in crate::cli) struct Pointing {
     pub(in crate::cli) value: Option<String>,
     /// What lies at that path on the host.
     pub(in crate::cli) fingerprint: Option<String>,
+    pub(in crate::cli) name: Option<String>,
+    pub(in crate::cli) expires: Option<Timestamp>,
     pub(in crate::cli) outranking: Vec<String>,
+    #[serde(skip)]
+    pub(in crate::cli) target: Option<Fingerprint>,
+    #[serde(skip)]
+    pub(in crate::cli) claims: Option<Claims>,
     /// The running process must have it, too.
     #[serde(skip)]
     pub(in crate::cli) daemon: bool,
@@ -109,6 +131,9 @@ pub(in crate::cli) struct Process {
     pub(in crate::cli) age_seconds: Option<u64>,
     pub(in crate::cli) pointer: Option<String>,
     pub(in crate::cli) outranking: Vec<String>,
+    /// It sees one of the credential files there.
+    #[serde(skip)]
+    pub(in crate::cli) sees_one: bool,
 }
 
 /// A copy.
@@ -150,30 +175,29 @@ impl Judge<'_> {
         }
         for (at, found) in seen.into_iter().enumerate() {
             match found {
-                Seen::File(file) => self.file(&mut report, (places, places.files.get(at)), &state, file),
+                Seen::File(file) => self.file(&mut report, (places, places.files.get(at)), file),
                 Seen::Env(env) => {
                     let place = at.checked_sub(places.files.len()).and_then(|at| places.envs.get(at));
-                    Self::env(&mut report, place, env);
+                    self.env(&mut report, place, env);
                 }
-                Seen::Service(service) => Self::service(&mut report, service),
+                Seen::Service(service) => {
+                    let before = places.files.len() + places.envs.len();
+                    let place = at.checked_sub(before).and_then(|at| places.services.get(at));
+                    Self::service(&mut report, place, service);
+                }
                 Seen::Refused(failure) => report.drift.push(format!("could not be looked at: {failure}")),
                 _ => {}
             }
         }
+        self.targets(&mut report);
         report.copies = state.copies.iter().map(|copy| self.copy(copy)).collect();
         for found in extra {
-            self.strays(&mut report, found);
+            self.strays(&mut report, &state, found);
         }
         report
     }
 
-    fn file(
-        &self,
-        report: &mut Report,
-        (places, place): (&Places, Option<&FilePlace>),
-        state: &SeenState,
-        file: SeenFile,
-    ) {
+    fn file(&self, report: &mut Report, (places, place): (&Places, Option<&FilePlace>), file: SeenFile) {
         let drift = &mut report.drift;
         let path = &file.path;
         let claims = file.claims.as_deref().and_then(Claims::of_payload);
@@ -196,18 +220,12 @@ impl Judge<'_> {
             if let Some(gid) = wrong(place.and_then(|place| place.gid), file.gid) {
                 drift.push(format!("{path} belongs to group {}, not {gid}", file.gid));
             }
-            // Only what the host's own last word says of it: a run that was taken back left nothing.
             if let Some((run, post)) = places.left.get(path)
-                && state.phase == "new"
-                && state.run == *run
                 && file.sha.as_ref() != Some(post)
             {
                 drift.push(format!("{path} is not as run {run} left it"));
             }
-            let minted = self.names.minted.iter().find(|minted| Some(&minted.fingerprint) == file.fingerprint.as_ref());
-            if let Some(minted) = minted.filter(|minted| minted.revoked) {
-                drift.push(format!("{path} holds the token of run {}, which was revoked", minted.run));
-            }
+            self.revoked(drift, path, file.fingerprint.as_ref());
             self.end(drift, path, claims.as_ref());
         }
         report.credentials.push(Credential {
@@ -226,6 +244,38 @@ impl Judge<'_> {
         });
     }
 
+    fn revoked(&self, drift: &mut Vec<String>, path: &str, fingerprint: Option<&Fingerprint>) {
+        let minted = self.names.minted.iter().find(|minted| Some(&minted.fingerprint) == fingerprint);
+        if let Some(minted) = minted.filter(|minted| minted.revoked) {
+            drift.push(format!("{path} holds the token of run {}, which was revoked", minted.run));
+        }
+    }
+
+    /// What lies where the pointers lead. A process that sees a credential file there knows better than this host's own names:
+    /// in a container the same path is another file.
+    fn targets(&self, report: &mut Report) {
+        let mut drift = Vec::new();
+        for pointing in &report.pointers {
+            let (Some(target), Some(value)) = (&pointing.target, &pointing.value) else { continue };
+            let managed = |credential: &Credential| credential.whole.as_ref() == Some(target);
+            let seen =
+                report.processes.iter().any(|process| process.sees_one && process.pointer.as_ref() == Some(value));
+            if seen || report.credentials.iter().any(managed) {
+                continue;
+            }
+            let (file, short) = (&pointing.file, target.short());
+            let called = pointing.name.as_deref().unwrap_or(&short);
+            if self.names.is_shared(target) {
+                drift.push(format!("{file} points to {value}, which holds {called}, which others use too"));
+            } else if pointing.daemon && !report.credentials.is_empty() {
+                drift.push(format!("{file} points to {value}, which holds {called}, not what is in {}", paths(report)));
+            }
+            self.revoked(&mut drift, value, Some(target));
+            self.end(&mut drift, value, pointing.claims.as_ref());
+        }
+        report.drift.extend(drift);
+    }
+
     /// What a token's claims say of its end.
     fn end(&self, drift: &mut Vec<String>, path: &str, claims: Option<&Claims>) {
         let Some(claims) = claims else { return };
@@ -239,7 +289,7 @@ impl Judge<'_> {
         }
     }
 
-    fn env(report: &mut Report, place: Option<&EnvPlace>, env: SeenEnv) {
+    fn env(&self, report: &mut Report, place: Option<&EnvPlace>, env: SeenEnv) {
         let key = place.and_then(|place| place.key.clone()).unwrap_or_default();
         let path = &env.path;
         if env.is_there {
@@ -257,23 +307,30 @@ impl Judge<'_> {
         } else {
             report.drift.push(format!("{path} is not there"));
         }
+        let claims = env.target_claims.as_deref().and_then(Claims::of_payload);
         report.pointers.push(Pointing {
             file: env.path,
             key,
             value: env.value,
             fingerprint: env.target.as_ref().map(Fingerprint::short),
+            name: env.target.as_ref().and_then(|target| self.names.of(target).0),
+            expires: claims.as_ref().and_then(Claims::expires),
             outranking: env.outranking,
+            target: env.target,
+            claims,
             daemon: place.is_some_and(|place| place.daemon),
         });
     }
 
-    fn service(report: &mut Report, service: SeenService) {
+    fn service(report: &mut Report, place: Option<&ServicePlace>, service: SeenService) {
         let wanted = report.pointers.iter().rev().find(|pointing| pointing.daemon);
         let wanted = wanted.and_then(|pointing| Some((pointing.key.clone(), pointing.value.clone()?)));
         let pid = service.pid.map_or_else(|| "the runner".to_owned(), |pid| format!("process {pid}"));
         let drift = &mut report.drift;
         match service.active {
             Active::Yes | Active::Unknown => {}
+            // As the run found it.
+            Active::No if place.is_some_and(|place| place.was_stopped) => {}
             Active::No => drift.push(format!("the runner is stopped ({})", service.detail)),
             Active::Looping => drift.push(format!("the runner crash-loops ({})", service.detail)),
             Active::Missing => drift.push(format!("there is no such runner ({})", service.detail)),
@@ -292,7 +349,8 @@ impl Judge<'_> {
             }
         }
         let known = |sha: &String| report.credentials.iter().any(|credential| credential.sha.as_ref() == Some(sha));
-        if service.sha.as_ref().is_some_and(|sha| !known(sha)) {
+        let sees_one = service.sha.as_ref().is_some_and(known);
+        if service.sha.is_some() && !sees_one {
             drift.push(format!("{pid} sees another credential than the files hold"));
         }
         report.processes.push(Process {
@@ -301,6 +359,7 @@ impl Judge<'_> {
             age_seconds: service.age,
             pointer: service.value,
             outranking: service.outranking,
+            sees_one,
         });
     }
 
@@ -315,19 +374,25 @@ impl Judge<'_> {
     }
 
     /// Files that hold a credential and lie where nobody put them.
-    fn strays(&self, report: &mut Report, found: Seen) {
+    fn strays(&self, report: &mut Report, state: &SeenState, found: Seen) {
         let (strays, whole) = match found {
             Seen::Search(strays, whole) => (strays, whole),
             Seen::Refused(failure) => return report.drift.push(format!("could not be looked at: {failure}")),
             _ => return,
         };
         if !whole {
-            report.drift.push("the search was cut off: not every file was looked at".to_owned());
+            report.drift.push("the search is not whole: something could not be looked at".to_owned());
         }
-        for stray in strays {
-            let expected = report.credentials.iter().any(|credential| credential.path == stray.at)
-                || report.copies.iter().any(|copy| stray.at.starts_with(&copy.at));
-            if expected || report.copies.iter().any(|copy| copy.at == stray.at) {
+        let (dir, real) = &state.dirs;
+        for mut stray in strays {
+            // A search tells names without links.
+            if let Some(rest) = stray.at.strip_prefix(&format!("{real}/")).filter(|_| !real.is_empty()) {
+                stray.at = format!("{dir}/{rest}");
+            }
+            let below = |copy: &CopyLine| stray.at.strip_prefix(&copy.at).is_some_and(|rest| rest.starts_with('/'));
+            if report.credentials.iter().any(|credential| credential.path == stray.at)
+                || report.copies.iter().any(|copy| copy.at == stray.at || below(copy))
+            {
                 continue;
             }
             let line = self.copy(&stray);
@@ -336,6 +401,11 @@ impl Judge<'_> {
             report.copies.push(line);
         }
     }
+}
+
+/// The credential files, in a line.
+fn paths(report: &Report) -> String {
+    report.credentials.iter().map(|credential| credential.path.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// A point in time, to the minute.

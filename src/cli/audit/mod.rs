@@ -4,6 +4,7 @@ pub(super) mod judge;
 pub(super) mod places;
 mod say;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use self::judge::{Judge, MintedName, Names, Report};
+use self::judge::{FromRuns, Judge, MintedName, Names, Report};
 use self::places::Places;
 use self::say::Audited;
 use super::args::{Output, Reach, Select};
@@ -21,7 +22,7 @@ use super::inventory::{joined, reached};
 use super::session::Session;
 use super::{CliError, error};
 use crate::load;
-use crate::model::{Host, HostName, RemotePath, Vars};
+use crate::model::{Fingerprint, Host, HostName, RemotePath, Vars};
 use crate::remote::{Answer, CallError, Connect, KnownPlace, Op, Seen, Survey};
 
 /// What an audit is told.
@@ -36,9 +37,23 @@ pub(super) struct AuditArgs {
     /// A token that ends sooner is drift, such as 14d
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = load::length)]
     pub(super) expires_within: Duration,
-    /// Look for stray copies of the known credentials, and of what the hosts hold, below this directory
+    /// Look below this directory for stray copies of the known credentials, of those that runs brought or found, and of what
+    /// the hosts hold: whole files, and tokens among other text
     #[arg(long, value_name = "DIR")]
     pub(super) search: Vec<RemotePath>,
+    /// With --search: of this one, too (sha256: and 12 to 64 digits)
+    #[arg(long, value_name = "FINGERPRINT", requires = "search", value_parser = digits)]
+    pub(super) fingerprint: Vec<String>,
+}
+
+/// The digits of a fingerprint.
+fn digits(text: &str) -> Result<String, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let good = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    match (12..=64).contains(&hex.len()) && hex.chars().all(good) {
+        true => Ok(hex.to_owned()),
+        false => Err("a fingerprint is sha256: and 12 to 64 hex digits".to_owned()),
+    }
 }
 
 pub(super) async fn audit(session: &Session, args: &AuditArgs) -> Result<u8, CliError> {
@@ -61,22 +76,27 @@ pub(super) async fn audit(session: &Session, args: &AuditArgs) -> Result<u8, Cli
         };
         hosts.push((reached(host, &args.reach), places));
     }
-    let known = Names::new(&inventory, minted(session)?);
+    let known = Names::new(&inventory, from_runs(session)?);
     let connect = session.connect(&joined(&args.select.inventory))?;
     let looked = all(connect, hosts, &known, args).await;
     Ok(tell(session, &looked))
 }
 
-/// The tokens that runs of this machine minted.
-pub(super) fn minted(session: &Session) -> Result<Vec<MintedName>, CliError> {
-    let mut found = Vec::new();
+/// The credentials that runs of this machine minted, brought, or found.
+pub(super) fn from_runs(session: &Session) -> Result<FromRuns, CliError> {
+    let mut found = FromRuns::default();
+    let mut nameless = BTreeSet::new();
     for run in session.store()?.list()? {
         let Ok(state) = run.state else { continue };
         if let Some((token, minted)) = state.token.as_ref().and_then(|token| Some((token, token.minted.as_ref()?))) {
             let (fingerprint, revoked) = (minted.fingerprint.clone(), token.revoked.is_some());
-            found.push(MintedName { fingerprint, run: run.run.to_string(), revoked });
+            found.minted.push(MintedName { fingerprint, run: run.run.to_string(), revoked });
         }
+        let before = state.hosts.values().flat_map(|host| &host.credentials);
+        nameless.extend(before.filter_map(|credential| credential.before.clone()));
+        nameless.extend(state.secrets.into_values());
     }
+    found.nameless = nameless.into_iter().collect();
     Ok(found)
 }
 
@@ -90,7 +110,7 @@ async fn all(
     let mut tasks = JoinSet::new();
     for (at, (host, places)) in hosts.into_iter().enumerate() {
         let (connect, permits, names) = (Arc::clone(&connect), Arc::clone(&permits), names.clone());
-        let (search, within) = (args.search.clone(), args.expires_within);
+        let (search, within) = (Search::of(args), args.expires_within);
         tasks.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let judge = Judge { names: &names, now: Timestamp::now(), within };
@@ -102,13 +122,26 @@ async fn all(
     done.into_iter().map(|(_, name, audited)| (name, audited)).collect()
 }
 
+/// Where copies are looked for, and of what beside all that is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Search {
+    dirs: Vec<RemotePath>,
+    fingerprints: Vec<String>,
+}
+
+impl Search {
+    fn of(args: &AuditArgs) -> Self {
+        Self { dirs: args.search.clone(), fingerprints: args.fingerprint.clone() }
+    }
+}
+
 /// Looks at one host.
 async fn one(
     connect: &dyn Connect,
     host: &Host,
     places: Option<Places>,
     judge: &Judge<'_>,
-    search: &[RemotePath],
+    search: &Search,
 ) -> Audited {
     let mut conn = match connect.connect(host).await {
         Ok(conn) => conn,
@@ -131,28 +164,44 @@ pub(super) async fn look(
     conn: &mut dyn crate::remote::Host,
     places: Option<Places>,
     judge: &Judge<'_>,
-    search: &[RemotePath],
+    search: &Search,
 ) -> Result<(Vec<KnownPlace>, Report), CallError> {
     let mut seen = survey(conn, vec![Survey::Known, Survey::State]).await?;
     let state = seen.pop();
-    let known = match seen.pop() {
+    let mut known = match seen.pop() {
         Some(Seen::Known(known)) => known,
         Some(Seen::Refused(failure)) => return Err(failure.into()),
         _ => Vec::new(),
     };
+    // Ids come from several controllers' clocks. Which run was here last, the host itself says.
+    let last = match &state {
+        Some(Seen::State(state)) => state.run.clone(),
+        _ => String::new(),
+    };
+    known.sort_by_key(|place| place.run == last);
     let named = places.is_some();
     let mut places = places.unwrap_or_default();
     places.learn(&known, named);
     let surveys = places.surveys();
     let seen = if surveys.is_empty() { Vec::new() } else { survey(conn, surveys).await? };
     let mut extra: Vec<Seen> = state.into_iter().collect();
-    if !search.is_empty() {
-        let mut prefixes = judge.names.prefixes();
-        prefixes.extend(seen.iter().filter_map(|seen| match seen {
-            Seen::File(file) => file.fingerprint.as_ref().map(|whole| whole.hex().to_owned()),
-            _ => None,
-        }));
-        let searches = search.iter().map(|dir| Survey::Search { dir: dir.clone(), prefixes: prefixes.clone() });
+    if !search.dirs.is_empty() {
+        let mut prefixes: BTreeSet<String> = judge.names.prefixes().into_iter().collect();
+        prefixes.extend(search.fingerprints.iter().cloned());
+        for seen in seen.iter().chain(&extra) {
+            let whole: Vec<&Fingerprint> = match seen {
+                Seen::File(file) => file.fingerprint.iter().collect(),
+                Seen::Env(env) => env.target.iter().collect(),
+                Seen::State(state) => {
+                    let of_tokens = state.copies.iter().filter(|copy| !copy.of_env);
+                    of_tokens.filter_map(|copy| copy.fingerprint.as_ref()).collect()
+                }
+                _ => Vec::new(),
+            };
+            prefixes.extend(whole.into_iter().map(|whole| whole.hex().to_owned()));
+        }
+        let prefixes: Vec<String> = prefixes.into_iter().collect();
+        let searches = search.dirs.iter().map(|dir| Survey::Search { dir: dir.clone(), prefixes: prefixes.clone() });
         extra.extend(survey(conn, searches.collect()).await?);
     }
     Ok((known, judge.report(&places, seen, extra)))
@@ -181,7 +230,10 @@ fn tell(session: &Session, looked: &[(HostName, Audited)]) -> u8 {
         for (host, audited) in looked {
             out.line(&say::object(host, audited).to_string());
         }
-        let status = if code == 0 { "ok" } else { "drift" };
+        // The worst of them, in the order of the exit codes.
+        let words = ["failed", "unreachable", "drift", "unknown"];
+        let is = |word: &&&str| looked.iter().any(|(_, audited)| audited.status() == **word);
+        let status = words.iter().find(is).unwrap_or(&"ok");
         out.line(&json!({ "event": "audit-finished", "status": status, "exit_code": code }).to_string());
     } else {
         for line in say::table(looked) {

@@ -15,7 +15,7 @@ pub(in crate::cli) struct Places {
     pub(in crate::cli) files: Vec<FilePlace>,
     pub(in crate::cli) envs: Vec<EnvPlace>,
     pub(in crate::cli) services: Vec<ServicePlace>,
-    /// By resolved path: the latest run that wrote a file, and the digest that it left.
+    /// By resolved path: the latest run that left a file, and the digest that it left.
     pub(in crate::cli) left: BTreeMap<String, (String, String)>,
 }
 
@@ -45,6 +45,8 @@ pub(in crate::cli) struct EnvPlace {
 pub(in crate::cli) struct ServicePlace {
     pub(in crate::cli) how: RestartHow,
     pub(in crate::cli) key: Option<String>,
+    /// It was stopped before the latest run, and so was left stopped.
+    pub(in crate::cli) was_stopped: bool,
 }
 
 impl Places {
@@ -69,10 +71,11 @@ impl Places {
                     env.daemon = point.reaches == Reaches::Daemon;
                     env.outrank(&point.remove);
                 }
-                Action::Restart(restart) => places.service(&restart.how),
+                Action::Restart(restart) => drop(places.service(&restart.how)),
                 _ => {}
             }
         }
+        places.part();
         places
     }
 
@@ -97,25 +100,46 @@ impl Places {
                     env.value = Some(edit.value.clone());
                     env.outrank(&edit.remove);
                 }
-                Act::Restart { how, pointer, .. } => {
-                    places.service(how);
-                    if let (Some(service), Some(pointer)) = (places.services.last_mut(), pointer) {
+                Act::Restart { how, pointer, was_up, .. } => {
+                    let service = places.service(how);
+                    service.was_stopped = !was_up;
+                    if let Some(pointer) = pointer {
                         service.key = Some(pointer.key.clone());
                     }
                 }
                 _ => {}
             }
         }
+        places.part();
         places
     }
 
-    /// What the host's own runs knew. `only_digests`: the places were named otherwise, and only what was left there is
-    /// learnt.
+    /// An environment file of which a backup is kept is no credential file.
+    fn part(&mut self) {
+        let envs = &self.envs;
+        self.files.retain(|file| !envs.iter().any(|env| env.path == file.path));
+    }
+
+    /// What the host's own runs knew, the oldest first. One that was taken back left nothing. `only_digests`: the places were
+    /// named otherwise, and only what was left there is learnt.
     pub(in crate::cli) fn learn(&mut self, known: &[KnownPlace], only_digests: bool) {
-        for KnownPlace { run, what } in known {
+        for KnownPlace { run, ended, what } in known {
             match what {
+                // As it was found, whether or not the run was taken back.
+                KnownWhat::Service { how, was_up } => {
+                    let there = self.services.iter().any(|service| same_runner(&service.how, how));
+                    if there || !(only_digests || ended == "old") {
+                        self.service(how).was_stopped = !was_up;
+                    }
+                }
+                _ if ended == "old" => {}
                 KnownWhat::File { path, post } => {
-                    self.left.insert(path.as_str().to_owned(), (run.clone(), post.clone()));
+                    // Of one that holds the host, or whose end nobody knows, the file may be either.
+                    if ended == "new" {
+                        self.left.insert(path.as_str().to_owned(), (run.clone(), post.clone()));
+                    } else {
+                        self.left.remove(path.as_str());
+                    }
                     if !only_digests {
                         self.file(path);
                     }
@@ -128,7 +152,6 @@ impl Places {
                         env.outrank(rest);
                     }
                 }
-                KnownWhat::Service(how) => self.service(how),
             }
         }
     }
@@ -185,18 +208,25 @@ impl Places {
         &mut self.envs[at]
     }
 
-    fn service(&mut self, how: &RestartHow) {
-        // What a host remembers has no restart command: it is the same runner all the same.
-        let named = |how: &RestartHow| match how {
-            RestartHow::Command { check, pid_file, .. } => {
-                RestartHow::Command { command: String::new(), check: check.clone(), pid_file: pid_file.clone() }
-            }
-            other => other.clone(),
-        };
-        if !self.services.iter().any(|service| named(&service.how) == named(how)) {
-            self.services.push(ServicePlace { how: how.clone(), key: None });
-        }
+    fn service(&mut self, how: &RestartHow) -> &mut ServicePlace {
+        let at = self.services.iter().position(|service| same_runner(&service.how, how)).unwrap_or_else(|| {
+            self.services.push(ServicePlace { how: how.clone(), key: None, was_stopped: false });
+            self.services.len() - 1
+        });
+        #[expect(clippy::indexing_slicing, reason = "the place was found or made just now")]
+        &mut self.services[at]
     }
+}
+
+/// What a host remembers has no restart command: it is the same runner all the same.
+fn same_runner(one: &RestartHow, other: &RestartHow) -> bool {
+    let named = |how: &RestartHow| match how {
+        RestartHow::Command { check, pid_file, .. } => {
+            RestartHow::Command { command: String::new(), check: check.clone(), pid_file: pid_file.clone() }
+        }
+        other => other.clone(),
+    };
+    named(one) == named(other)
 }
 
 impl EnvPlace {

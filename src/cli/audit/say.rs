@@ -13,8 +13,10 @@ pub(super) enum Audited {
 }
 
 impl Audited {
-    fn status(&self) -> &'static str {
+    pub(super) fn status(&self) -> &'static str {
         match self {
+            // Nobody said what should lie there: that is no clean bill.
+            Self::Seen(report) if report.drift.is_empty() && report.credentials.is_empty() => "unknown",
             Self::Seen(report) if report.drift.is_empty() => "ok",
             Self::Seen(_) => "drift",
             Self::Unreachable(_) => "unreachable",
@@ -102,7 +104,13 @@ fn details(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     for pointing in &report.pointers {
         let value = pointing.value.as_deref().unwrap_or("not set");
-        let leads = pointing.fingerprint.as_ref().map(|leads| format!(" ({leads})")).unwrap_or_default();
+        let leads = [
+            pointing.fingerprint.clone(),
+            pointing.name.clone(),
+            pointing.expires.map(|end| format!("until {}", day(end))),
+        ];
+        let leads = leads.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let leads = if leads.is_empty() { leads } else { format!(" ({leads})") };
         lines.push(format!("    pointer  {}: {}={value}{leads}", pointing.file, pointing.key));
     }
     for process in &report.processes {

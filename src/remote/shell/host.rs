@@ -10,8 +10,8 @@ use super::{Boot, Shell, ShellError};
 use super::{parse, survey};
 use crate::model::{EnvFormat, Fingerprint, RemotePath, RestartHow, RunId};
 use crate::remote::{
-    Act, Answer, CallError, EnvEdit, FailClass, Failure, Hold, Host, HostCondition, HostFacts, Lost, Op, Pipe, Pointer,
-    Probe, Survey, Target, UndoRecord,
+    Act, Answer, CallError, CopiesVerb, EnvEdit, FailClass, Failure, Hold, Host, HostCondition, HostFacts, Lost, Op,
+    Pipe, Pointer, Probe, Survey, Target, UndoRecord,
 };
 
 /// What a request may take beyond the limits of what it starts: slow disks, a loaded machine.
@@ -161,9 +161,13 @@ fn request(op: &Op) -> Request {
             limit += Duration::from_secs(250) * u32::try_from(searches).unwrap_or(u32::MAX);
             survey::calls(surveys)
         }
-        Op::Copies { run, old, superseded, remove } => {
+        Op::Copies { run, old, superseded, verb } => {
             let old = old.iter().map(Fingerprint::hex).collect::<Vec<_>>().join(" ");
-            let verb = if *remove { "remove" } else { "look" };
+            let verb = match verb {
+                CopiesVerb::Look => "look",
+                CopiesVerb::Seal => "seal",
+                CopiesVerb::Remove => "remove",
+            };
             let head = [run.as_str(), verb, old.as_str()];
             call("ks_copies", head.into_iter().chain(superseded.iter().map(RemotePath::as_str)))
         }

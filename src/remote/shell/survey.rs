@@ -60,7 +60,13 @@ pub(super) fn seen(surveys: &[Survey], lines: &[Line]) -> Result<Vec<Seen>, Call
                 let line = first("state")?;
                 let copies =
                     mine.iter().filter(|line| line.is("copy")).map(|line| copy(line)).collect::<Result<_, _>>()?;
-                Seen::State(SeenState { phase: line.get("phase").to_owned(), run: line.get("run").to_owned(), copies })
+                let word = |key: &str| line.get(key).to_owned();
+                Seen::State(SeenState {
+                    phase: word("phase"),
+                    run: word("run"),
+                    dirs: (word("dir"), word("real")),
+                    copies,
+                })
             }
             Survey::Known => {
                 Seen::Known(mine.iter().filter(|line| line.is("known")).filter_map(|line| known(line)).collect())
@@ -69,7 +75,7 @@ pub(super) fn seen(surveys: &[Survey], lines: &[Line]) -> Result<Vec<Seen>, Call
                 let whole = first("searched")?.get("whole") == "yes";
                 let stray = |line: &&Line| {
                     let (at, fingerprint) = (line.get("path").to_owned(), line.fingerprint("fp")?);
-                    Ok(Copy { kind: "stray".to_owned(), at, fingerprint, age: None })
+                    Ok(Copy { kind: "stray".to_owned(), at, fingerprint, age: None, of_env: false })
                 };
                 let found = mine.iter().filter(|line| line.is("found")).map(stray).collect::<Result<_, CallError>>()?;
                 Seen::Search(found, whole)
@@ -90,6 +96,7 @@ fn copy(line: &Line) -> Result<Copy, CallError> {
         at: line.get("at").to_owned(),
         fingerprint: line.fingerprint("fp")?,
         age: line.get("age").parse().ok(),
+        of_env: line.get("env") == "yes",
     })
 }
 
@@ -119,6 +126,7 @@ fn env(line: &Line, target: Option<&Line>) -> Result<SeenEnv, CallError> {
             Some(target) => target.fingerprint("fp")?,
             None => None,
         },
+        target_claims: target.and_then(|target| target.some("claims")),
         outranking: line.list("outrank"),
     })
 }
@@ -152,7 +160,7 @@ fn known(line: &Line) -> Option<KnownPlace> {
         "service" => {
             let (a, b) = (line.get("a").to_owned(), line.get("b"));
             let word = |text: &str| Some(text.to_owned()).filter(|text| text != "-");
-            KnownWhat::Service(match line.get("how") {
+            let how = match line.get("how") {
                 "systemd" => RestartHow::Systemd { unit: a },
                 "docker" => RestartHow::Docker { container: a },
                 "compose" => RestartHow::Compose { file: a.parse().ok()?, service: b.to_owned() },
@@ -163,9 +171,10 @@ fn known(line: &Line) -> Option<KnownPlace> {
                     pid_file: word(b).and_then(|path| path.parse().ok()),
                 },
                 _ => return None,
-            })
+            };
+            KnownWhat::Service { how, was_up: line.get("was") != "no" }
         }
         _ => return None,
     };
-    Some(KnownPlace { run: line.get("run").to_owned(), what })
+    Some(KnownPlace { run: line.get("run").to_owned(), ended: line.get("ended").to_owned(), what })
 }

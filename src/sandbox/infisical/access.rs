@@ -123,7 +123,7 @@ impl World {
                 if self.privileges.iter().any(|p| p.project == project && p.identity == identity && p.slug == slug) {
                     return Err(bad_request(format!("Additional privilege with name {slug} exists")));
                 }
-                let permissions = ask.body.get("permissions").cloned().unwrap_or_default();
+                let permissions = self.written(ask.body.get("permissions").unwrap_or(&Value::Null));
                 let id = self.add_privilege(&project, &identity, &slug, &permissions);
                 let temporary = self.temporary(ask);
                 self.with_privilege(&id, |privilege| {
@@ -170,8 +170,9 @@ impl World {
                     "PATCH" => {
                         check(&ask.body)?;
                         let (now, temporary) = (self.clock.now(), self.temporary(ask));
+                        let written = ask.body.get("permissions").map(|permissions| self.written(permissions));
                         self.with_privilege(&found.id, |privilege| {
-                            if let Some(permissions) = ask.body.get("permissions") {
+                            if let Some(permissions) = &written {
                                 privilege.rules = Rule::read_all(permissions);
                             }
                             if let Some(slug) = ask.text("slug") {
@@ -189,6 +190,17 @@ impl World {
             }
             _ => Err(no_route(&ask.method, &ask.target)),
         }
+    }
+
+    /// What is stored of rules that are written.
+    fn written(&self, permissions: &Value) -> Value {
+        let mut permissions = permissions.clone();
+        if let (Some(lost), Some(rules)) = (self.loses, permissions.as_array_mut()) {
+            for conditions in rules.iter_mut().filter_map(|rule| rule.get_mut("conditions")?.as_object_mut()) {
+                conditions.shift_remove(lost);
+            }
+        }
+        permissions
     }
 
     fn with_privilege(&mut self, id: &str, change: impl FnOnce(&mut Privilege) -> Said) -> Said {

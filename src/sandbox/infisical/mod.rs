@@ -161,6 +161,12 @@ impl StandIn {
         self.server.switchboard().clear();
     }
 
+    /// How many requests are still to take effect, after their connection has gone.
+    #[must_use]
+    pub fn late(&self) -> usize {
+        self.server.switchboard().late()
+    }
+
     /// The requests so far, each as `METHOD PATH?QUERY`.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {

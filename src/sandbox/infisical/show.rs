@@ -33,8 +33,9 @@ pub(super) fn project(project: &Project) -> Value {
 pub(super) fn token_auth(identity: &Identity, auth: &TokenAuth) -> Value {
     json!({
         "id": auth.id, "accessTokenTTL": auth.ttl, "accessTokenMaxTTL": auth.max_ttl,
-        "accessTokenNumUsesLimit": auth.uses, "accessTokenTrustedIps": everywhere(), "createdAt": iso(auth.times.0),
-        "updatedAt": iso(auth.times.1), "identityId": identity.id, "accessTokenPeriod": 0,
+        "accessTokenNumUsesLimit": auth.uses,
+        "accessTokenTrustedIps": auth.addresses.clone().unwrap_or_else(everywhere), "createdAt": iso(auth.times.0),
+        "updatedAt": iso(auth.times.1), "identityId": identity.id, "accessTokenPeriod": auth.period,
     })
 }
 

@@ -62,7 +62,7 @@ impl World {
         }
         let now = self.clock.now();
         let uses = ask.number("accessTokenNumUsesLimit").unwrap_or(0);
-        let auth = TokenAuth { id: new_id(), ttl, max_ttl, uses, times: (now, now) };
+        let auth = TokenAuth { id: new_id(), ttl, max_ttl, uses, period: 0, addresses: None, times: (now, now) };
         let shown = show::token_auth(identity, &auth);
         self.with_identity(&identity.id, |identity| identity.token_auth = Some(auth));
         Ok(json!({"identityTokenAuth": shown}))
@@ -75,6 +75,9 @@ impl World {
         auth.uses = ask.number("accessTokenNumUsesLimit").unwrap_or(auth.uses);
         // Here a longest life of 0 passes for none.
         check(ask, auth.max_ttl != 0 && auth.ttl > auth.max_ttl)?;
+        if ask.body.get("accessTokenTrustedIps").is_some() {
+            auth.addresses = None;
+        }
         auth.times.1 = self.clock.now();
         let shown = show::token_auth(identity, &auth);
         self.with_identity(&identity.id, |identity| identity.token_auth = Some(auth));

@@ -99,6 +99,10 @@ pub struct TokenAuth {
     pub max_ttl: i64,
     /// How often a token may be used; 0 is without a limit.
     pub uses: i64,
+    /// By how many seconds a token may be renewed; 0: not.
+    pub period: i64,
+    /// The only addresses from which it is taken: with a licence.
+    pub addresses: Option<Value>,
     /// When it was made and last changed.
     pub times: (i64, i64),
 }
@@ -252,6 +256,8 @@ pub struct World {
     pub tokens: Vec<Token>,
     /// What time it is.
     pub clock: Clock,
+    /// A condition that is lost whenever a privilege is written.
+    pub loses: Option<&'static str>,
     pub(super) cache: BTreeMap<(String, String), Cached>,
     pub(super) key: String,
 }
@@ -273,6 +279,7 @@ impl World {
             privileges: Vec::new(),
             tokens: Vec::new(),
             clock,
+            loses: None,
             cache: BTreeMap::new(),
             key: new_id(),
         }
@@ -389,7 +396,8 @@ impl World {
     /// Attaches Token Auth.
     pub fn attach_token_auth(&mut self, identity: &str, ttl: i64) {
         let now = self.clock.now();
-        let auth = TokenAuth { id: new_id(), ttl, max_ttl: ttl, uses: 0, times: (now, now) };
+        let auth =
+            TokenAuth { id: new_id(), ttl, max_ttl: ttl, uses: 0, period: 0, addresses: None, times: (now, now) };
         self.with_identity(identity, |identity| identity.token_auth = Some(auth));
     }
 

@@ -21,6 +21,8 @@ pub struct Found {
     pub identity: Option<FoundIdentity>,
     /// Its roles in the project; `None`: no member.
     pub roles: Option<Vec<String>>,
+    /// How it can log in, as far as the project knows it.
+    pub methods: Vec<String>,
     /// Projects other than this one that it is a member of; none are known for an identity of a project.
     pub elsewhere: Vec<String>,
     /// How its tokens are made, if at all.
@@ -70,13 +72,17 @@ impl Infisical {
             project,
             identity: None,
             roles: None,
+            methods: Vec::new(),
             elsewhere: Vec::new(),
             token_auth: None,
             privileges: Vec::new(),
             max_ttl,
         };
         let Some(identity) = identity else { return Ok(found) };
-        found.roles = self.roles(&found.project.id, &identity.id).await?;
+        if let Some(member) = self.membership(&found.project.id, &identity.id).await? {
+            found.roles = Some(member.roles.iter().map(wire::Role::word).collect());
+            found.methods = member.identity.auth_methods;
+        }
         found.token_auth = self.token_auth(&identity.id).await?;
         if found.roles.is_some() {
             found.privileges = self.privileges(&found.project.id, &identity.id).await?;
@@ -89,12 +95,11 @@ impl Infisical {
         Ok(found)
     }
 
-    /// An identity's roles in a project; `None`: no member.
-    pub(super) async fn roles(&self, project: &str, identity: &str) -> Result<Option<Vec<String>>, InfisicalError> {
+    /// An identity's place in a project; `None`: no member.
+    async fn membership(&self, project: &str, identity: &str) -> Result<Option<wire::Membership>, InfisicalError> {
         let path = ["api", "v1", "projects", project, "memberships", "identities", identity];
         let Some(reply) = if_there(self.send(&get(&path)).await)? else { return Ok(None) };
-        let membership = reply.json::<wire::OneMembership>()?.identity_membership;
-        Ok(Some(membership.roles.iter().map(wire::Role::word).collect()))
+        Ok(Some(reply.json::<wire::OneMembership>()?.identity_membership))
     }
 
     /// The projects that an identity of the organization is a member of.

@@ -1,12 +1,12 @@
 //! Makes an identity what its file says: only by changes that were shown before, as often as it takes, and then reads
 //! back and compares everything.
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::access::{Found, wanted};
 use super::desired::{Change, PlanError, Planned, SLUG, plan};
 use super::rules::{listed, same};
-use super::{Class, Infisical, InfisicalError};
+use super::{Class, Infisical, InfisicalError, Project};
 use crate::model::IdentitySpec;
 
 /// An identity that is what its file says.
@@ -87,6 +87,9 @@ impl Infisical {
                     Ok(()) => note(&mut changed, change),
                     Err(error) if error.may_have_acted() || (last.is_some() && is_overtaken(&error)) => {
                         note(&mut changed, change.clone());
+                        if matches!(change, Change::Create { .. }) && error.may_act_late() {
+                            self.await_identity(spec, &found.project).await;
+                        }
                         last = Some((change, error));
                         break;
                     }
@@ -98,6 +101,14 @@ impl Infisical {
             Some((change, error)) => failed(spec, Some(change), error),
             None => ApplyError::ReadBack("it is never as it was told to be".to_owned()),
         })
+    }
+
+    /// Names are not unique: before an identity is made once more, the one whose answer was lost is looked for.
+    async fn await_identity(&self, spec: &IdentitySpec, project: &Project) {
+        let end = Instant::now() + self.config.look_for;
+        while !matches!(self.find_identity(spec, project).await, Ok(Some(_))) && Instant::now() < end {
+            sleep(self.config.look_again).await;
+        }
     }
 
     async fn change(&self, spec: &IdentitySpec, found: &mut Found, change: &Change) -> Result<(), InfisicalError> {

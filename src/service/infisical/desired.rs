@@ -10,6 +10,7 @@ use crate::model::{IdentityScope, IdentitySpec};
 /// What the privilege is called that keyswap makes.
 pub(super) const SLUG: &str = "keyswap-read";
 const NO_ACCESS: &str = "no-access";
+const TOKEN_AUTH: &str = "token-auth";
 
 /// One change. Two that are equal do the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,10 +90,11 @@ impl fmt::Display for Change {
 
 fn life(auth: &TokenAuth) -> String {
     let times = if auth.uses == 0 { String::new() } else { format!(", {} uses", auth.uses) };
+    let from = if auth.from_anywhere { "" } else { ", from some addresses only" };
     if auth.ttl == auth.max_ttl {
-        format!("ttl {} s{times}", auth.ttl)
+        format!("ttl {} s{times}{from}", auth.ttl)
     } else {
-        format!("ttl {} s, at most {} s{times}", auth.ttl, auth.max_ttl)
+        format!("ttl {} s, at most {} s{times}{from}", auth.ttl, auth.max_ttl)
     }
 }
 
@@ -146,6 +148,15 @@ pub fn plan(spec: &IdentitySpec, found: &Found) -> Result<Vec<Change>, PlanError
         let others = found.elsewhere.join(", ");
         return Err(PlanError::NotDedicated(format!("it is a member of other projects, too: {others}")));
     }
+    if let Some(method) = found.methods.iter().find(|method| *method != TOKEN_AUTH) {
+        let method = crate::service::http::clean(method);
+        return Err(PlanError::NotDedicated(format!("it can log in by `{method}`, too: detach that")));
+    }
+    if let Some(period) = found.token_auth.as_ref().map(|auth| auth.period).filter(|period| *period != 0) {
+        return Err(PlanError::NotDedicated(format!(
+            "its tokens can be renewed for ever (accessTokenPeriod {period})"
+        )));
+    }
 
     let mut changes = Vec::new();
     if found.identity.is_none() {
@@ -158,7 +169,7 @@ pub fn plan(spec: &IdentitySpec, found: &Found) -> Result<Vec<Change>, PlanError
         Some(roles) if roles.iter().all(|role| role == NO_ACCESS) => {}
         Some(roles) => changes.push(Change::StripRoles { from: roles.clone() }),
     }
-    let auth = TokenAuth { ttl, max_ttl: ttl, uses: 0 };
+    let auth = TokenAuth { ttl, max_ttl: ttl, uses: 0, period: 0, from_anywhere: true };
     match &found.token_auth {
         None => changes.push(Change::AttachTokenAuth { to: auth }),
         Some(from) if *from == auth => {}
@@ -223,7 +234,8 @@ mod tests {
             }),
             roles: Some(vec![NO_ACCESS.to_owned()]),
             elsewhere: Vec::new(),
-            token_auth: Some(TokenAuth { ttl: 7_776_000, max_ttl: 7_776_000, uses: 0 }),
+            methods: vec!["token-auth".to_owned()],
+            token_auth: Some(TokenAuth { ttl: 7_776_000, max_ttl: 7_776_000, uses: 0, period: 0, from_anywhere: true }),
             privileges: vec![privilege],
             max_ttl: Some(7_776_000),
         }
@@ -257,7 +269,7 @@ mod tests {
     fn anything_more_is_drift() {
         let mut wide = found();
         wide.roles = Some(vec!["viewer".to_owned()]);
-        wide.token_auth = Some(TokenAuth { ttl: 0, max_ttl: 0, uses: 0 });
+        wide.token_auth = Some(TokenAuth { ttl: 0, max_ttl: 0, uses: 0, period: 0, from_anywhere: true });
         let everywhere = json!({"subject": "secrets", "action": ["describeSecret", "readValue"]});
         wide.privileges[0].rules = Some(vec![Rule::read(&everywhere).unwrap()]);
         let other = FoundPrivilege { slug: "other".to_owned(), rules: None, ..wide.privileges[0].clone() };
@@ -289,6 +301,14 @@ mod tests {
         assert!(matches!(plan(&spec(), &admin), Err(PlanError::NotDedicated(_))));
         let elsewhere = Found { elsewhere: vec!["q".to_owned()], ..found() };
         assert!(matches!(plan(&spec(), &elsewhere), Err(PlanError::NotDedicated(_))));
+        let other = Found { methods: vec!["token-auth".to_owned(), "universal-auth".to_owned()], ..found() };
+        assert!(plan(&spec(), &other).unwrap_err().to_string().contains("`universal-auth`"));
+        let mut periodic = found();
+        periodic.token_auth.as_mut().unwrap().period = 3600;
+        assert!(matches!(plan(&spec(), &periodic), Err(PlanError::NotDedicated(_))));
+        let mut bound = found();
+        bound.token_auth.as_mut().unwrap().from_anywhere = false;
+        assert!(said(&bound)[0].contains("from some addresses only → "), "{:?}", said(&bound));
         let mut none = found();
         none.project.environments.clear();
         assert_eq!(plan(&spec(), &none), Err(PlanError::NoEnvironment("prod".to_owned())));

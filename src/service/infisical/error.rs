@@ -96,6 +96,13 @@ impl Class {
         )
     }
 
+    /// The credential opens nothing any more, and will not again: the server itself said why. A refusal that does not, such as
+    /// a proxy's, proves nothing.
+    #[must_use]
+    pub fn is_the_end(self) -> bool {
+        matches!(self, Self::Revoked | Self::Expired | Self::OverAge)
+    }
+
     /// In a word or two, for a table.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -192,6 +199,16 @@ impl InfisicalError {
         }
     }
 
+    /// Whether it may still take effect: nobody who knows has answered yet.
+    #[must_use]
+    pub fn may_act_late(&self) -> bool {
+        match self {
+            // The server's own class: it is through with the request.
+            Self::Refused { refusal, .. } => refusal.code >= 500 && refusal.class.is_none(),
+            other => other.may_have_acted(),
+        }
+    }
+
     /// The server does not take the operator's credential, or the operator may not do this: it will say so again.
     #[must_use]
     pub fn is_auth(&self) -> bool {
@@ -223,6 +240,28 @@ mod tests {
             retry_after: None,
             details: None,
         })
+    }
+
+    #[test]
+    fn only_the_server_s_own_word_is_the_end() {
+        for (code, of, message) in [
+            (401, None, ""),
+            (401, None, "token has been revoked"),
+            (401, Some("UnauthorizedError"), "Token missing"),
+            (401, Some("UnauthorizedError"), "Invalid credentials"),
+            (403, None, "expired"),
+            (403, Some("TokenError"), "invalid signature"),
+            (502, None, "revoked"),
+        ] {
+            assert!(!class(code, of, message).is_the_end(), "{code} {of:?} {message}");
+        }
+        for (code, of, message) in [
+            (401, "UnauthorizedError", "Failed to authorize: token has been revoked"),
+            (401, "UnauthorizedError", "Identity access token exceeded max age, please re-authenticate"),
+            (403, "TokenError", "Your token has expired. Please re-authenticate."),
+        ] {
+            assert!(class(code, Some(of), message).is_the_end(), "{code} {of} {message}");
+        }
     }
 
     #[test]

@@ -126,15 +126,16 @@ impl InfisicalIssuer {
 }
 
 impl Infisical {
-    /// Whether a token is refused by the server, shown with one request that does nothing else.
+    /// Whether a token is dead, shown with one request that does nothing else: only the server's own word that it was revoked or
+    /// has ended proves it.
     ///
     /// # Errors
-    /// When the server cannot be asked: then nobody knows.
+    /// When the server cannot be asked, or refuses for another reason or none: then nobody knows.
     pub async fn death(&self, token: &SecretString) -> Result<Death, InfisicalError> {
         match self.with_token(token).organization().await {
             Ok(_) => Ok(Death::Alive),
             Err(error) => match error.class() {
-                Some(class) if class.is_about_login() => Ok(Death::Dead(class)),
+                Some(class) if class.is_the_end() => Ok(Death::Dead(class)),
                 _ => Err(error),
             },
         }

@@ -53,6 +53,8 @@ pub struct InfisicalConfig {
     pub permission_cache: Duration,
     /// How long a token is looked for whose minting went unanswered.
     pub look_for: Duration,
+    /// How long after it was asked for one may still come to life.
+    pub late: Duration,
     /// The pause between two such looks.
     pub look_again: Duration,
     /// How often a change is tried again after an answer was lost.
@@ -69,6 +71,7 @@ impl Default for InfisicalConfig {
             permission_cache: Duration::from_secs(12),
             look_for: Duration::from_secs(20),
             look_again: Duration::from_secs(4),
+            late: Duration::from_secs(120),
             rounds: 4,
             least_life: Duration::from_secs(24 * 3600),
         }

@@ -39,6 +39,10 @@ pub struct TokenAuth {
     pub max_ttl: u64,
     /// How often a token may be used; 0 is without a limit.
     pub uses: u64,
+    /// Seconds by which a token may be renewed again and again; 0: it ends when it ends.
+    pub period: u64,
+    /// A token is taken from every address.
+    pub from_anywhere: bool,
 }
 
 /// A token in a listing, without its value: that is told once, when it is minted. A listing is no proof that a token
@@ -84,15 +88,15 @@ pub enum MintError {
     },
     /// One may be alive that nobody holds.
     #[error(
-        "the answer was lost, and it cannot be said whether a token is alive: revoke the token `{name}` of identity \
-         `{identity}` by hand"
+        "the answer was lost, and it cannot be said whether a token is alive or comes to life yet: `keyswap resume` looks \
+         again; or revoke the token `{name}` of identity `{identity}` by hand"
     )]
     Orphan {
         /// Its name.
         name: String,
         /// Its identity.
         identity: String,
-        /// Why it could not be revoked.
+        /// What was said last.
         #[source]
         error: InfisicalError,
     },
@@ -112,7 +116,16 @@ impl Infisical {
         let reply = self.send(&get(&["api", "v1", "auth", "token-auth", "identities", identity])).await;
         let Some(reply) = if_there(reply)? else { return Ok(None) };
         let found = reply.json::<wire::OneTokenAuth>()?.identity_token_auth;
-        Ok(Some(TokenAuth { ttl: found.ttl, max_ttl: found.max_ttl, uses: found.access_token_num_uses_limit }))
+        let whole =
+            |ips: &Vec<wire::TrustedIp>, kind: &str| ips.iter().any(|ip| ip.kind == kind && ip.prefix == Some(0));
+        let ips = found.access_token_trusted_ips.as_ref();
+        Ok(Some(TokenAuth {
+            ttl: found.ttl,
+            max_ttl: found.max_ttl,
+            uses: found.access_token_num_uses_limit,
+            period: found.access_token_period,
+            from_anywhere: ips.is_none_or(|ips| whole(ips, "ipv4") && whole(ips, "ipv6")),
+        }))
     }
 
     /// Attaches Token Auth or changes it. Tokens that are there keep the end they have.
@@ -125,6 +138,7 @@ impl Infisical {
         let path = ["api", "v1", "auth", "token-auth", "identities", identity];
         let body = json!({
             "accessTokenTTL": wanted.ttl, "accessTokenMaxTTL": wanted.max_ttl, "accessTokenNumUsesLimit": wanted.uses,
+            "accessTokenTrustedIps": [{"ipAddress": "0.0.0.0/0"}, {"ipAddress": "::/0"}],
         });
         let method = if is_there { Method::Patch } else { Method::Post };
         self.send(&Request::new(method, &path).json(&body)?).await?;
@@ -136,7 +150,7 @@ impl Infisical {
     /// Write the name down before calling: should this be cut off, [`Infisical::revoke_named`] finds what it left.
     ///
     /// # Errors
-    /// When there is none that can be used. Except for [`MintError::Orphan`], none is left alive then.
+    /// When there is none that can be used. Except for [`MintError::Orphan`], none is left alive then, and none comes to life.
     pub async fn mint(&self, identity: &str, name: &str) -> Result<Minted, MintError> {
         let error = match self.try_mint(identity, name).await {
             Ok(minted) => return Ok(minted),
@@ -145,9 +159,12 @@ impl Infisical {
         if !error.may_have_acted() {
             return Err(MintError::Failed { error, revoked: Vec::new() });
         }
+        let orphan = |error| MintError::Orphan { name: name.to_owned(), identity: identity.to_owned(), error };
         match self.revoke_lost(identity, name).await {
+            // What was not found may be on its way still.
+            Ok(revoked) if revoked.is_empty() && error.may_act_late() => Err(orphan(error)),
             Ok(revoked) => Err(MintError::Failed { error, revoked }),
-            Err(error) => Err(MintError::Orphan { name: name.to_owned(), identity: identity.to_owned(), error }),
+            Err(error) => Err(orphan(error)),
         }
     }
 

@@ -135,6 +135,14 @@ impl Role {
 #[derive(Deserialize)]
 pub(super) struct Membership {
     pub(super) roles: Vec<Role>,
+    pub(super) identity: Member,
+}
+
+/// Who a member is, and how it can log in.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Member {
+    pub(super) auth_methods: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +211,21 @@ pub(super) struct TokenAuth {
     #[serde(rename = "accessTokenMaxTTL")]
     pub(super) max_ttl: u64,
     pub(super) access_token_num_uses_limit: u64,
+    #[serde(default)]
+    pub(super) access_token_period: u64,
+    /// Older servers may not say.
+    #[serde(default)]
+    pub(super) access_token_trusted_ips: Option<Vec<TrustedIp>>,
+}
+
+/// Addresses from which a token is taken.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TrustedIp {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) prefix: Option<u8>,
 }
 
 #[derive(Deserialize)]

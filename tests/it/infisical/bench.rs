@@ -103,13 +103,18 @@ impl Bench {
     }
 
     pub(super) fn command(&self) -> Command {
+        self.command_of("controller")
+    }
+
+    /// As an operator with another state directory would type it.
+    pub(super) fn command_of(&self, state: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyswap"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.dir()).env("USER", "ops");
         command.stdin(std::process::Stdio::null()).current_dir(self.dir());
         if !self.patient {
             command.env("KEYSWAP_TEST_HURRY", "1");
         }
-        let state = self.dir().join("controller");
+        let state = self.dir().join(state);
         command.args(["--output", "jsonl", "--state-dir", state.to_str().unwrap()]);
         command
     }
@@ -123,6 +128,27 @@ impl Bench {
         let mut args = vec!["run", playbook.to_str().unwrap(), "-i", "inventory.toml", "--yes"];
         args.extend(more);
         self.say(&args)
+    }
+
+    /// Waits for the requests that take effect after their connection has gone.
+    pub(super) fn until_nothing_is_late(&self) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while self.stand_in.late() > 0 {
+            assert!(std::time::Instant::now() < end, "a late request never ends");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Settles a run that owes something, as often as it says that it still does: what may come to life late is waited for.
+    pub(super) fn pay(&self, args: &[&str]) -> Said {
+        let mut paid = self.say(args);
+        for _ in 0..60 {
+            if paid.code != Some(3) {
+                break;
+            }
+            paid = self.say(args);
+        }
+        paid
     }
 
     /// Applies the identity's file.

@@ -6,4 +6,6 @@ mod faults;
 mod mint;
 #[cfg(debug_assertions)]
 mod prove;
+#[cfg(debug_assertions)]
+mod retire;
 mod story;

@@ -79,7 +79,11 @@ ks_survey_env() {
   fi
   ks_say env n "$1" path "$KS_AT" there yes value "$value" outrank "${found# }"
   [ "${value#/}" != "$value" ] || return 0
-  (ks_see "$value" && ks_say target n "$1" path "$KS_AT" fp "$KS_FP") 2>/dev/null || :
+  (
+    ks_see "$value"
+    [ "$KS_SHA" = absent ] || ks_claims
+    ks_say target n "$1" path "$KS_AT" fp "$KS_FP" claims "$KS_CLAIMS"
+  ) 2>/dev/null | grep '^target' || :
 }
 
 # ks_survey_service N KIND A B KEY OUTRANKING: the process, and what it has.
@@ -112,11 +116,11 @@ ks_survey_service() {
 
 # ks_survey_state N: who settled this host last, and the copies that keyswap keeps here.
 ks_survey_state() {
-  local d path sha fp
+  local d path sha fp env
   [ -d "$K/cas" ] || { ks_say state n "$1" phase none run -; return 0; }
   ks_state_check
   ks_cas_look || ks_die refused "$K has no state"
-  ks_say state n "$1" phase "$PH" run "$RUN"
+  ks_say state n "$1" phase "$PH" run "$RUN" dir "$K" real "$(readlink -f -- "$K")"
   set +f
   for d in "$K"/backups/*/; do
     set -f
@@ -130,7 +134,9 @@ ks_survey_state() {
   for d in "$K"/runs/*/pre.*; do
     set -f
     [ -f "$d" ] || continue
-    (ks_see "$d" && ks_age "$d" && ks_say copy n "$1" kind preimage at "$d" fp "$KS_FP" age "$KS_AGE")
+    env=no
+    ! grep -q "^'*env'* '*${d##*.}'* " "${d%/*}/undo" 2>/dev/null || env=yes
+    (ks_see "$d" && ks_age "$d" && ks_say copy n "$1" kind preimage at "$d" fp "$KS_FP" age "$KS_AGE" env "$env")
   done
   set -f
 }
@@ -139,58 +145,89 @@ ks_survey_state() {
 ks_survey_known() {
   local d
   KS_N=$1
+  [ ! -d "$K/cas" ] || { ks_state_check; ks_cas_look || ks_die refused "$K has no state"; }
   set +f
   for d in "$K"/runs/*/; do
     set -f
     d=${d%/}
     [ -e "$d/ready" ] && [ -r "$d/undo" ] || continue
     ks_run_dir "${d##*/}"
+    ks_ended
     ks_each ks_known
   done
   set -f
 }
 
+# ks_ended: sets KS_ENDED to how the run let this host go: by the state's name where it names the run, else by the note of it.
+ks_ended() {
+  KS_ENDED=
+  if [ "$RUN" = "$KS_RUN" ]; then
+    KS_ENDED=$PH
+  elif [ -r "$KS_RUN_DIR/ended" ]; then
+    IFS= read -r KS_ENDED <"$KS_RUN_DIR/ended" || :
+  fi
+}
+
 ks_known() {
   case $1 in
-    file) ks_say known n "$KS_N" run "$KS_RUN" kind file path "$3" post "$9" ;;
-    remove) ks_say known n "$KS_N" run "$KS_RUN" kind file path "$3" post "$4" ;;
-    env) ks_say known n "$KS_N" run "$KS_RUN" kind env path "$3" format "$9" keys "${10}" ;;
-    service) ks_say known n "$KS_N" run "$KS_RUN" kind service how "$6" a "$7" b "$8" ;;
+    file) ks_say known n "$KS_N" run "$KS_RUN" ended "$KS_ENDED" kind file path "$3" post "$9" ;;
+    remove) ks_say known n "$KS_N" run "$KS_RUN" ended "$KS_ENDED" kind file path "$3" post "$4" ;;
+    env) ks_say known n "$KS_N" run "$KS_RUN" ended "$KS_ENDED" kind env path "$3" format "$9" keys "${10}" ;;
+    service) ks_say known n "$KS_N" run "$KS_RUN" ended "$KS_ENDED" kind service how "$6" a "$7" b "$8" was "$3" ;;
   esac
 }
 
-# ks_survey_search N DIR PREFIXES: files below DIR, on its file system, that hold a credential whose fingerprint begins so.
+# ks_survey_search N DIR PREFIXES: files below DIR, on its file system, that hold a credential whose fingerprint begins so: as
+# their whole content, or as a token among other words. Names are told as the kernel knows them, without links.
 ks_survey_search() {
-  local rc
+  local rc said here cut
   ks_enter "$2"
+  here=$(readlink /proc/self/cwd)
   rc=0
-  # A copy may have other line ends than the original: they do not count.
+  # A copy may have other line ends than the original: they do not count. What cannot be read is told, and so is what find
+  # itself says; that a file came and went is no fault.
   # shellcheck disable=SC2016
-  ks_bounded 240 find "$2" -xdev -type f -size -33k -exec sh -c '
-    n=$1 want=$2 cr=$(printf "\r")
-    shift 2
-    for f; do
-      v=$(tr -d "\000" <"$f" 2>/dev/null) || continue
-      v=${v%"$cr"}
-      h=$(printf %s "$v" | sha256sum)
+  said=$(ks_bounded 240 find . -xdev -type f -size -1025k -exec sh -c '
+    n=$1 want=$2 here=${3%/} cr=$(printf "\r")
+    shift 3
+    match() {
+      h=$(printf %s "$1" | sha256sum)
       h=${h%% *}
       for p in $want; do
         case $h in
           "$p"*)
-            case $f in *[![:print:]]*) f="(unprintable)" ;; esac
-            printf "found\tn=%s\tpath=%s\tfp=%s\n" "$n" "$f" "$h"
+            at=$here/${2#./}
+            case $at in *[![:print:]]*) at="(unprintable)" ;; esac
+            printf "found\tn=%s\tpath=%s\tfp=%s\n" "$n" "$at" "$h"
+            return
             ;;
         esac
       done
+    }
+    for f; do
+      [ -r "$f" ] || { [ ! -e "$f" ] || echo missed; continue; }
+      v=$(head -c 32769 "$f" 2>/dev/null | tr -d "\000")
+      [ ${#v} -gt 32768 ] || match "${v%"$cr"}" "$f"
+      grep -q eyJ "$f" 2>/dev/null || continue
+      for w in $(tr -cs "A-Za-z0-9_.-" "\n" <"$f" | grep "^eyJ.*[.].*[.]." | sort -u | head -n 64); do
+        [ "$w" = "$v" ] || match "$w" "$f"
+      done
     done
-  ' sh "$1" "$3" {} + || rc=$?
-  # Files may come and go while they are looked for; only a search that was cut off is not whole.
-  case $rc in 124 | 137) ks_say searched n "$1" whole no ;; *) ks_say searched n "$1" whole yes ;; esac
+  ' sh "$1" "$3" "$here" {} + 2>&1) || rc=$?
+  printf '%s\n' "$said" | grep '^found' | sort -u
+  # Only a search that saw everything is whole.
+  case $rc in 0 | 1) cut='' ;; *) cut=missed ;; esac
+  if printf '%s\n' "$said" "$cut" | grep -v '^found' | grep -v 'No such file or directory$' | grep -q .; then
+    ks_say searched n "$1" whole no
+  else
+    ks_say searched n "$1" whole yes
+  fi
 }
 
 # ks_copies RUN VERB FINGERPRINTS [PATH]...: the copies of old credentials that keyswap keeps here, and the files at PATH, if
-# they hold one. VERB `look` names them. VERB `remove` takes them away, and with them what else the run and those before it
-# would need to be taken back: from then on they cannot be. Asked again it goes on where it was.
+# they hold one. VERB `look` names them. `seal` says, by a rename of the state that only one can win, that there is no way back
+# from RUN any more. `remove` takes them away, and with them what else the run and those before it would need to be taken
+# back. Asked again it goes on where it was.
 ks_copies() {
   local run verb fps d path sha fp
   run=$1 verb=$2 fps=$3
@@ -198,13 +235,17 @@ ks_copies() {
   [ -d "$K/cas" ] || ks_die missing "no run has been here"
   ks_state_check
   ks_cas_look || ks_die refused "$K has no state"
+  ks_run_dir "$run"
   case $PH in
     # `old`: a later run was taken back, to what this one brought. What the files hold is the caller's to know.
     new | old | idle) ;;
     *) ks_held ;;
   esac
-  ks_run_dir "$run"
-  if [ "$verb" = remove ] && [ -d "$KS_RUN_DIR" ]; then ks_note retired 1; fi
+  ks_ended
+  [ ! -e "$KS_RUN_DIR/ready" ] || [ "$KS_ENDED" = new ] ||
+    ks_die refused "run $run did not end new on this host (${KS_ENDED:-not known})" run "$RUN" phase "$PH"
+  [ "$verb" = look ] || ks_copies_seal
+  [ "$verb" != seal ] || { ks_say copies run "$run"; return 0; }
   set +f
   for d in "$K"/backups/*/; do
     set -f
@@ -222,9 +263,8 @@ ks_copies() {
   for d in "$K"/runs/*/; do
     set -f
     d=${d%/}
-    ks_copies_of "$d" "$verb"
-    # Names sort by age. What a later run needs is not touched.
-    [ "${d##*/}" != "$run" ] || break
+    # What a later run needs is not touched.
+    ! ks_earlier "$d" || ks_copies_of "$d" "$verb"
   done
   set -f
   for path; do
@@ -240,6 +280,32 @@ ks_copies() {
   ks_say copies run "$run"
 }
 
+# ks_copies_seal: nobody takes this host back to before the run any more. The note comes first, for who looks at it before
+# taking the host; then the state gets another epoch, so that a request which had looked before is refused.
+ks_copies_seal() {
+  local new
+  new=
+  [ ! -e "$KS_RUN_DIR/ready" ] || [ -e "$KS_RUN_DIR/retired" ] || { ks_note retired 1; new=1; }
+  ks_boot
+  ks_cas "$PH" - 0 "$RUN" $((E + 1))
+  case $? in
+    0) sync "$K/cas" || ks_die write "cannot sync $K/cas" ;;
+    1)
+      [ -z "$new" ] || rm -f "$KS_RUN_DIR/retired"
+      ks_die held "the host has gone on meanwhile: look again" run "$RUN" phase "$PH"
+      ;;
+    *) ks_unwritable "cannot write in $K" ;;
+  esac
+}
+
+# ks_earlier DIR: DIR is the run's own, or one of a run before it: by its name and by the host's own clock. In doubt it is not, and
+# neither is any where this host had no part in the run.
+ks_earlier() {
+  [ "$1" != "$KS_RUN_DIR" ] || return 0
+  [ -e "$KS_RUN_DIR/ready" ] && [ "${1##*/}" != "$RUN" ] || return 1
+  ! [ "${1##*/}" \> "${KS_RUN_DIR##*/}" ] && ! [ "$1/undo" -nt "$KS_RUN_DIR/undo" ]
+}
+
 # ks_copies_of DIR VERB: the preimages of one run. One of an environment file may hold an old credential, too.
 ks_copies_of() {
   local d
@@ -248,7 +314,11 @@ ks_copies_of() {
     set -f
     [ -f "$d" ] || continue
     ks_see "$d"
-    [ "$2" != remove ] || { rm -f "$d" && sync "$1"; } || ks_unwritable "$d could not be removed"
+    if [ "$2" = remove ]; then
+      # Who would take that run back is told why it cannot be.
+      [ -e "$1/retired" ] || { printf '1\n' >"$1/retired" && sync "$1/retired"; } || ks_unwritable "cannot write in $1"
+      rm -f "$d" && sync "$1" || ks_unwritable "$d could not be removed"
+    fi
     ks_say copy kind preimage at "$d" fp "$KS_FP"
   done
   set -f

@@ -38,8 +38,10 @@ pub struct Expected {
     pub(super) of_org: bool,
     /// Fingerprints of credentials that others use too, as the inventory writes them (`sha256:` and 12 to 64 digits).
     pub shared: Vec<String>,
-    /// The longest life that the server gives, in seconds.
+    /// The longest life that the server gives, in seconds, where it does not say itself.
     pub longest: u64,
+    /// Half of the life that its file gives it: what ends sooner is about to end.
+    pub half_life: Duration,
 }
 
 impl Expected {
@@ -56,6 +58,7 @@ impl Expected {
             of_org: spec.scope == crate::model::IdentityScope::Org,
             shared: Vec::new(),
             longest: 7_776_000,
+            half_life: spec.ttl / 2,
         }
     }
 
@@ -104,12 +107,14 @@ impl Infisical {
     /// Proves what the holder of a token can read. `self` is a client that asks with this token, through whatever way
     /// it takes; `operator` looks at the identity's rules from outside, and without one nothing is called narrow.
     pub async fn prove(&self, token: &SecretString, expected: &Expected, operator: Option<&Self>) -> Proof {
-        let now = match self.status().await {
+        let (now, longest) = match self.status().await {
             // Two clocks: the server's is the one that counts.
-            Ok(status) => status.date,
-            Err(_) => Timestamp::now(),
+            Ok(status) => (status.date, status.max_token_ttl),
+            Err(_) => (Timestamp::now(), None),
         };
-        let (claims, reason) = refuse(token, expected, now, self.config.least_life);
+        let expected = &Expected { longest: longest.unwrap_or(expected.longest), ..expected.clone() };
+        let least = self.config.least_life.min(expected.half_life);
+        let (claims, reason) = refuse(token, expected, now, least);
         let mut rows = vec![probes::claims(claims.as_ref(), reason.as_ref(), expected, now)];
         if reason.is_none() {
             rows.extend(self.probes(expected, operator).await);

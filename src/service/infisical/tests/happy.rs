@@ -177,3 +177,56 @@ async fn the_server_remembers_what_was_allowed_for_ten_seconds() {
     let later = issuer.prove(&minted.value, &issuer.expected()).await;
     assert_eq!(later.numbers(Verdict::Fail), [2, 3, 5, 6, 13, 14]);
 }
+
+/// A server that stores less than it was told makes a wide rule of a narrow one: that is read back and said.
+#[tokio::test]
+async fn what_the_server_did_not_keep_is_found_out() {
+    for lost in ["secretName", "secretPath", "environment"] {
+        let scene = Scene::new().await;
+        scene.stand_in.world().loses = Some(lost);
+        let operator = scene.operator();
+        let planned = operator.plan_identity(&spec()).await.unwrap();
+        let made = operator.apply_identity(&spec(), &planned.changes).await;
+        assert!(matches!(made, Err(ApplyError::ReadBack(_))), "{lost}: {made:?}");
+        assert!(InfisicalIssuer::open(scene.operator(), spec()).await.is_err(), "{lost}");
+        // The same where a privilege that is there is written anew.
+        scene.stand_in.world().loses = None;
+        let planned = operator.plan_identity(&spec()).await.unwrap();
+        operator.apply_identity(&spec(), &planned.changes).await.unwrap();
+        let wider = IdentitySpec {
+            access: vec![crate::model::Access { environment: "dev".to_owned(), ..spec().access[0].clone() }],
+            ..spec()
+        };
+        scene.stand_in.world().loses = Some(lost);
+        let planned = operator.plan_identity(&wider).await.unwrap();
+        let made = operator.apply_identity(&wider, &planned.changes).await;
+        assert!(matches!(made, Err(ApplyError::ReadBack(_))), "{lost}: {made:?}");
+    }
+}
+
+/// Another way to log in, tokens that never end, addresses: all of it is read.
+#[tokio::test]
+async fn an_identity_that_can_do_more_than_its_file_says_is_not_minted_for() {
+    let scene = Scene::new().await;
+    let issuer = scene.issuer().await;
+    let id = issuer.identity().to_owned();
+    let change = |change: fn(&mut crate::sandbox::infisical::TokenAuth)| {
+        scene.stand_in.world().with_identity(&id, |identity| identity.token_auth.iter_mut().for_each(change));
+    };
+    let opens = async || InfisicalIssuer::open(scene.operator(), spec()).await;
+    assert!(opens().await.is_ok());
+    change(|auth| auth.period = 3600);
+    assert!(opens().await.unwrap_err().to_string().contains("cannot be what its file says"));
+    change(|auth| auth.period = 0);
+    change(|auth| {
+        auth.addresses = Some(serde_json::json!([{"type": "ipv4", "prefix": 8, "ipAddress": "10.0.0.0"}]));
+    });
+    assert!(opens().await.unwrap_err().to_string().contains("from some addresses only"));
+    let operator = scene.operator();
+    let planned = operator.plan_identity(&spec()).await.unwrap();
+    operator.apply_identity(&spec(), &planned.changes).await.unwrap();
+    assert!(opens().await.is_ok());
+    scene.stand_in.world().attach_universal_auth(&id, "test-client-secret-more");
+    let more = opens().await.unwrap_err();
+    assert!(crate::model::chain(&more).contains("`universal-auth`"), "{more}");
+}

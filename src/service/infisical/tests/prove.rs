@@ -145,6 +145,25 @@ async fn the_wrong_ones_are_refused_before_anybody_is_asked() {
     }
 }
 
+/// A short life is no fault where the identity's file wants it so; what is past half of it is.
+#[tokio::test]
+async fn a_short_life_is_as_long_as_its_file_says() {
+    use crate::model::IdentitySpec;
+    let scene = Scene::new().await;
+    let spec = IdentitySpec { ttl: std::time::Duration::from_secs(3600), ..super::scene::spec() };
+    let operator = scene.operator();
+    let planned = operator.plan_identity(&spec).await.unwrap();
+    operator.apply_identity(&spec, &planned.changes).await.unwrap();
+    let issuer = InfisicalIssuer::open(operator, spec).await.unwrap();
+    let minted = issuer.mint("keyswap test").await.unwrap();
+    let proof = issuer.prove(&minted.value, &issuer.expected()).await;
+    assert!(proof.is_narrow(), "{}: {:#?}", proof.summary(), proof.rows);
+    let soon = jiff::Timestamp::now().as_second() + 1700;
+    let soon = scene.stand_in.world().mint_past_rules(issuer.identity(), "by hand", Some(soon));
+    let proof = issuer.prove(&SecretString::from(soon), &issuer.expected()).await;
+    assert!(proof.summary().contains("about to expire"), "{}", proof.summary());
+}
+
 #[tokio::test]
 async fn what_cannot_be_looked_at_is_no_pass() {
     let scene = Scene::new().await;

@@ -22,6 +22,7 @@ pub(super) fn config() -> InfisicalConfig {
         permission_cache: Duration::ZERO,
         look_for: ms(30),
         look_again: ms(10),
+        late: ms(500),
         ..InfisicalConfig::default()
     }
 }
