@@ -4,6 +4,7 @@ use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::model::RunId;
+use crate::sandbox::forge::Version;
 
 /// Swap a credential on a fleet of CI runner hosts over SSH, or put the old one back.
 #[derive(Debug, Parser)]
@@ -366,4 +367,18 @@ pub(super) struct SandboxArgs {
     /// How many hosts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub(super) hosts: u16,
+    /// Which server the stand-in forge is: forgejo-11 to forgejo-16, gitea-1.24 to gitea-1.26
+    #[arg(long, value_name = "SERVER", default_value = "forgejo-15", value_parser = forge_version)]
+    pub(super) forge: Version,
+}
+
+/// Reads `forgejo-15` or `gitea-1.26`.
+fn forge_version(text: &str) -> Result<Version, String> {
+    let forgejo = text.strip_prefix("forgejo-").and_then(|number| number.parse().ok());
+    let gitea = text.strip_prefix("gitea-1.").and_then(|number| number.parse().ok());
+    match (forgejo, gitea) {
+        (Some(number @ 11..=16), _) => Ok(Version::Forgejo(number)),
+        (_, Some(number @ 24..=26)) => Ok(Version::Gitea(number)),
+        _ => Err("the stand-in plays forgejo-11 to forgejo-16 and gitea-1.24 to gitea-1.26".to_owned()),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -12,12 +13,37 @@ use super::args::{DemoArgs, Reach, RunArgs, RunSelect, SandboxArgs};
 use super::session::Session;
 use super::{CliError, run, signals};
 use crate::report::Printer;
-use crate::sandbox::forge::{Ending, Outcome, Setup, StandIn, Version};
+use crate::sandbox::forge::{DispatchedRun, Ending, Outcome, Setup, StandIn, Version};
 use crate::sandbox::{BreakRestart, ForgeAccess, HostFacts, InfisicalAccess, Sandbox, SandboxOptions, infisical};
 
 /// Made up: it opens nothing but the stand-in, which ends with this process.
 const FORGE_TOKEN: &str = "test-token-forge-stand-in";
 const REPO: &str = "owner/repo";
+const IMAGE: &str = "owner/name:latest";
+
+/// Who may take a job of the stand-in forge: the hosts' runners, as their files tell of them.
+struct Runners {
+    /// Names and directories.
+    hosts: Vec<(String, PathBuf)>,
+    /// How the first token stands in a runner's status.
+    old: String,
+}
+
+impl Runners {
+    /// The runner that came up last with another token than the first one takes it, and says so in its log.
+    fn take(&self, run: &DispatchedRun) -> Option<String> {
+        let up = |(_, dir): &&(String, PathBuf)| {
+            let status = std::fs::read_to_string(dir.join("runner.status")).ok()?;
+            let since = std::fs::metadata(dir.join("runner.status")).and_then(|meta| meta.modified()).ok()?;
+            Some((!status.lines().any(|line| line == self.old), since))
+        };
+        let (name, dir) = self.hosts.iter().max_by_key(up)?;
+        let line = format!("level=info msg=\"task {} repo is {} (stand-in)\"\n", run.task, run.repo);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("tasks.log"));
+        log.and_then(|mut log| std::io::Write::write_all(&mut log, line.as_bytes())).ok()?;
+        Some(name.clone())
+    }
+}
 
 /// Hosts, the forge that their playbook verifies with, and the Infisical whose shared token they hold.
 struct Stage {
@@ -27,7 +53,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(hosts: usize, broken: Option<usize>, minting: bool) -> Result<Self, CliError> {
+    async fn set(hosts: usize, broken: Option<usize>, minting: bool, version: Version) -> Result<Self, CliError> {
         let (infisical, access) = if minting {
             let mut world = infisical::World::new(infisical::Clock::real());
             let story = world.tell();
@@ -44,9 +70,17 @@ impl Stage {
         } else {
             (None, None)
         };
-        let setup = Setup::new(Version::Forgejo(15), FORGE_TOKEN);
-        let publish =
-            |_: &crate::sandbox::forge::DispatchedRun| Outcome::new(Ending::Success).after(Duration::from_millis(500));
+        let setup = Setup::new(version, FORGE_TOKEN);
+        let runners: Arc<OnceLock<Runners>> = Arc::default();
+        let players = Arc::clone(&runners);
+        let publish = move |run: &DispatchedRun| {
+            let outcome = Outcome::new(Ending::Success).after(Duration::from_millis(500));
+            let outcome = outcome.pushing(IMAGE, &format!("{:064x}", run.id));
+            match players.get().and_then(|runners| runners.take(run)) {
+                Some(name) => outcome.on(&name),
+                None => outcome,
+            }
+        };
         let forge = StandIn::start(setup, publish)
             .await
             .map_err(|error| CliError::internal("cannot start the forge", error))?;
@@ -57,15 +91,20 @@ impl Stage {
                 repo: REPO.to_owned(),
                 workflow: "docker-publish.yml".to_owned(),
                 git_ref: "main".to_owned(),
-                image: None,
+                image: Some(IMAGE.to_owned()),
             }),
             infisical: access,
+            logs_tasks: true,
             break_restart: broken.map(|number| (number, BreakRestart::AtOnce)).into_iter().collect::<BTreeMap<_, _>>(),
             ..SandboxOptions::default()
         };
         let sandbox = Sandbox::start(hosts, options)
             .await
             .map_err(|error| CliError::internal("cannot start the hosts", error))?;
+        let hosts = sandbox.hosts().iter().map(|host| (host.name().to_string(), host.dir().to_owned())).collect();
+        let of = Runners { hosts, old: format!("token=sha256:{}", sandbox.old_token().hex()) };
+        forge.world().runners = of.hosts.iter().map(|(name, _)| (name.clone(), "idle".to_owned())).collect();
+        let _ = runners.set(of);
         Ok(Self { sandbox, forge, infisical })
     }
 
@@ -92,7 +131,7 @@ pub(super) async fn demo(session: &Session, args: &DemoArgs) -> Result<u8, CliEr
     ] {
         out.line(&line);
     }
-    let stage = Stage::set(rotated + 1, Some(rotated + 1), false).await?;
+    let stage = Stage::set(rotated + 1, Some(rotated + 1), false, Version::Forgejo(15)).await?;
     let before: Vec<HostFacts> = stage.sandbox.hosts().iter().map(|host| stage.sandbox.facts(host)).collect();
     let mut global = session.global.clone();
     global.state_dir = Some(utf8(stage.sandbox.dir().join("controller"))?);
@@ -156,7 +195,7 @@ fn show(out: &mut Printer<std::io::Stdout>, stage: &Stage, before: &[HostFacts],
 
 /// Keeps hosts up until Ctrl-C, and says what to try.
 pub(super) async fn sandbox(session: &Session, args: &SandboxArgs) -> Result<u8, CliError> {
-    let stage = Stage::set(usize::from(args.hosts), None, true).await?;
+    let stage = Stage::set(usize::from(args.hosts), None, true, args.forge).await?;
     let cancel = CancellationToken::new();
     signals::watch(cancel.clone(), &session.screen, || {})?;
     let (inventory, playbook) = (stage.sandbox.inventory(), stage.sandbox.playbook());
@@ -165,7 +204,12 @@ pub(super) async fn sandbox(session: &Session, args: &SandboxArgs) -> Result<u8,
     let tail = format!("--state-dir {}", state.display());
     let mut out = session.out();
     for line in [
-        format!("{} hosts are up; stand-in forge (simulated) at {}", args.hosts, stage.forge.url()),
+        format!(
+            "{} hosts are up; stand-in forge ({}, simulated) at {}",
+            args.hosts,
+            args.forge.text(),
+            stage.forge.url()
+        ),
         format!(
             "stand-in Infisical (simulated) at {}; every runner holds its admin's shared token",
             stage.infisical.as_ref().map(infisical::StandIn::url).unwrap_or_default()

@@ -376,7 +376,9 @@ async fn verifications(shared: &Shared, found: &Preflight) -> Result<(), String>
             && !seen.contains(&spec)
         {
             let looked = Services::preflight(shared.services.as_ref(), spec).await;
-            looked.map_err(|error| format!("step {}: {error}", step.id))?;
+            for note in looked.map_err(|error| format!("step {}: {error}", step.id))? {
+                shared.events.warn(None, format!("step {}: {note}", step.id));
+            }
             seen.push(spec);
         }
     }

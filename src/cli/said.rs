@@ -1,10 +1,12 @@
 //! What is said of a run before it begins: what would become of each host, and what could go wrong that nobody can check.
 
+use std::collections::BTreeSet;
+
 use super::inventory::Selected;
 use super::session::Session;
 use crate::engine::Saga;
 use crate::event::{EventKind, Sink};
-use crate::model::{HostName, HostStatus, OnFailure, StepStatus};
+use crate::model::{HostName, HostStatus, OnFailure, Once, PublishOn, StepStatus};
 use crate::remote::Act;
 use crate::rollout::Preflight;
 use crate::step::{PlannedStep, Work};
@@ -54,12 +56,42 @@ pub(super) fn risks(selected: &Selected, events: &Sink, found: &Preflight) {
         events
             .warn(None, "on_failure = \"hold\": a host that fails keeps the new credential, and nothing puts it back");
     }
+    let mut seen = BTreeSet::new();
     let steps = || changing.iter().flat_map(|saga| &saga.plan().steps);
     let cuts = |step: &&PlannedStep| {
         matches!(step.work, Work::Act { act: Act::Restart { was_up: true, drain: false, .. }, .. })
     };
     if let Some(step) = steps().find(cuts) {
         events.warn(None, format!("step {} waits for no job (drain = \"off\"): one that runs is cut off", step.id));
+    }
+    for (step, spec) in steps().filter_map(|step| match &step.work {
+        Work::VerifyPublish(spec) => Some((step, spec)),
+        _ => None,
+    }) {
+        if !seen.insert(step.id.index) {
+            continue;
+        }
+        let times = match step.once {
+            Once::Run => 1,
+            Once::Batch => changing.iter().map(|saga| saga.batch()).collect::<BTreeSet<_>>().len(),
+            Once::Host => changing.len(),
+        };
+        let moves = spec.image.as_ref().map_or_else(String::new, |image| format!(", and the tag of {image} moves"));
+        let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+        events.warn(None, format!("step {} publishes for real, {times}{moves}: nothing undoes that", step.id));
+        if spec.on == PublishOn::Any {
+            events.warn(
+                None,
+                format!(
+                    "step {} takes a run on any runner: unless it ran on a host of this run, publishing stays unverified \
+                     (on = \"this-runner\" demands it)",
+                    step.id
+                ),
+            );
+        }
+        if spec.runner.is_none() && steps().any(|step| step.drain.is_some()) {
+            events.warn(None, format!("the forge is not asked for running jobs: step {} names no `runner`", step.id));
+        }
     }
     let checked =
         |step: &&PlannedStep| step.work.asks_forge() || matches!(step.work, Work::Http(_) | Work::Peek { .. });

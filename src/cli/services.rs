@@ -12,10 +12,10 @@ use super::token::Issuing;
 use crate::model::{self, AssertNotStored, Http, VerifyPublish};
 use crate::remote::{Relay, Way};
 use crate::secret::{Redactor, SecretValue, Sources};
-use crate::service::forge::{Forge, ForgeClient, ForgeConfig, Progress, RunnerState};
+use crate::service::forge::{self, Forge, ForgeClient, ForgeConfig, Progress, RunnerState};
 use crate::service::http::probe;
 use crate::service::infisical::{InfisicalIssuer, Issuer, Proof};
-use crate::step::{Consent, Proved, Question, ServiceError, Services, Verified};
+use crate::step::{Consent, JobSeen, Proved, Question, ServiceError, Services, Verified};
 
 /// The forge, if the inventory names one, who issues the run's token, and plain HTTP.
 pub(super) struct Servers {
@@ -129,8 +129,11 @@ impl Services for Servers {
         })
     }
 
-    fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<(), ServiceError>> {
-        Box::pin(async move { self.forge()?.preflight(spec).await.map(|_| ()).map_err(|error| told(&error)) })
+    fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<Vec<String>, ServiceError>> {
+        Box::pin(async move {
+            let found = self.forge()?.preflight(spec).await.map_err(|error| told(&error))?;
+            Ok(found.notes)
+        })
     }
 
     fn verify_publish<'a>(
@@ -152,9 +155,26 @@ impl Services for Servers {
                 }
                 why
             })?;
-            let tasks = published.jobs.iter().filter_map(|job| job.task).collect();
-            let runners = published.jobs.iter().filter_map(|job| job.runner.clone()).collect();
-            Ok(Verified { detail: published.to_string(), tasks, runners })
+            let detail = published.to_string();
+            let seen = |job: forge::JobSeen| JobSeen { name: job.name, task: job.task, runner: job.runner };
+            Ok(Verified { detail, jobs: published.jobs.into_iter().map(seen).collect() })
+        })
+    }
+
+    fn runners_back<'a>(
+        &'a self,
+        repo: &'a str,
+        runners: &'a [String],
+        progress: &'a (dyn Fn(String) + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), ServiceError>> {
+        Box::pin(async move {
+            let mut say = |news: Progress| progress(news.to_string());
+            for runner in runners {
+                if let Some(note) = self.forge()?.back(repo, runner, &mut say).await.map_err(|error| told(&error))? {
+                    progress(note);
+                }
+            }
+            Ok(())
         })
     }
 
@@ -163,6 +183,10 @@ impl Services for Servers {
             let state = self.forge()?.runner(repo, runner).await.map_err(|error| told(&error))?;
             Ok(state.map(|state| state == RunnerState::Active))
         })
+    }
+
+    fn running_tasks<'a>(&'a self, repo: &'a str) -> BoxFuture<'a, Result<Option<Vec<u64>>, ServiceError>> {
+        Box::pin(async move { self.forge()?.running(repo).await.map_err(|error| told(&error)) })
     }
 
     fn not_stored<'a>(&'a self, spec: &'a AssertNotStored) -> BoxFuture<'a, Result<String, ServiceError>> {

@@ -34,6 +34,8 @@ pub struct Saga {
     draft: Option<Box<Draft>>,
     /// The runners' processes, as they were seen at the first look.
     pub(super) runners: Vec<u32>,
+    /// The process that each restart ended with.
+    pub(super) processes: std::collections::BTreeMap<u32, String>,
 }
 
 /// What a plan is made from.
@@ -172,6 +174,7 @@ impl Saga {
                     armed: false,
                     draft,
                     runners,
+                    processes: std::collections::BTreeMap::new(),
                 }))
             }
             Err(refusals) => {
@@ -237,6 +240,7 @@ impl Saga {
             armed: prepared,
             draft: None,
             runners: Vec::new(),
+            processes: std::collections::BTreeMap::new(),
         })
     }
 
@@ -450,14 +454,8 @@ impl Saga {
         let mut tries = 0;
         let outcome = loop {
             let outcome = self.work(step).await;
-            // Only what leaves nothing behind is tried again.
-            let again = match step.work {
-                Work::Nothing | Work::Act { .. } | Work::VerifyPublish(_) | Work::Approve { .. } => false,
-                Work::Peek { .. } | Work::Wait { .. } | Work::Http(_) => true,
-                Work::Prove { .. } | Work::AssertNotStored(_) => true,
-            };
             match &outcome {
-                Err(stop) if stop.kind == StopKind::Failed && again && tries < step.retries => tries += 1,
+                Err(stop) if stop.kind == StopKind::Failed && tries < step.repeats() => tries += 1,
                 _ => break outcome,
             }
         };
@@ -494,23 +492,7 @@ impl Saga {
                     Some((name, newline)) => Some(content(self.shared.values.get(name), *newline)?),
                     None => None,
                 };
-                let op = Op::Act { hold: self.shared.hold(&head), step: step.id.index, act: act.clone() };
-                let answer = loop {
-                    match self.call(&op, value.as_ref().map(|value| value.as_slice())).await {
-                        // A job began since the look; nothing was touched.
-                        Err(error) if class_of(&error) == Some(FailClass::Busy) => self.drain(step).await?,
-                        answer => break answer?,
-                    }
-                };
-                let Answer::Acted(acted) = answer else {
-                    return Err(Stop::new(StopKind::Failed, "the host answered another question"));
-                };
-                self.look_closely(act, &acted);
-                if acted.left_stopped {
-                    self.notes.push("the runner was stopped and was left stopped".to_owned());
-                    return Ok((StepStatus::Ok, step.detail.clone()));
-                }
-                Ok((StepStatus::Changed, step.detail.clone()))
+                self.act(step, act, value.as_ref().map(|value| value.as_slice()), &head).await
             }
             Work::Peek { script, limit } => {
                 let op = Op::Peek { hold: self.held(), script: script.clone(), limit: *limit };

@@ -44,6 +44,8 @@ pub struct Settling {
     pub committed: bool,
     /// Nothing is wrong with the host: it goes back because others do, or because the operator wants it.
     pub with_rest: bool,
+    /// The runners that are waited for before they are restarted.
+    pub drained: Vec<super::drain::Drained>,
 }
 
 /// What is said of a host that did not wait for its controller.
@@ -216,6 +218,7 @@ impl Settling {
             looked: false,
             committed: false,
             with_rest: false,
+            drained: super::drain::Drained::of(plan),
         }
     }
 
@@ -268,7 +271,7 @@ impl Settling {
         }
     }
 
-    async fn call(&mut self, op: &Op) -> Result<Answer, CallError> {
+    pub(super) async fn call(&mut self, op: &Op) -> Result<Answer, CallError> {
         let Some(conn) = self.conn.as_mut() else {
             return Err(CallError::Lost(crate::remote::Lost { reason: "the connection was lost".to_owned() }));
         };
@@ -382,6 +385,7 @@ impl Settling {
         if !self.holds {
             self.take_over(false).await?;
         }
+        self.drain().await?;
         // Where the list is not known here it is the host's own, which takes what such a list takes.
         let limit = if self.undo.is_empty() { USUAL_UNDO } else { crate::step::undo_limit(&self.undo) };
         let op = Op::Undo { hold: self.shared.hold(head), limit };
@@ -420,6 +424,9 @@ impl Settling {
         let name = self.host.name.clone();
         for record in &undone.records {
             let step = self.steps.iter().find(|step| step.index == record.step).cloned();
+            if record.kind == "service" && record.message.contains("were cut off") {
+                self.notes.push(record.message.clone());
+            }
             let kind = EventKind::UndoFinished { status: record.status, detail: record.message.clone() };
             self.shared.events.emit(Some(&name), step.as_ref(), kind);
             let line = Record::UndoFinished {

@@ -226,6 +226,7 @@ fn verify_publish(table: &Reader<'_>) -> Option<VerifyPublish> {
     let inputs = inputs(table);
     let on = table.word("on", &[("any", PublishOn::Any), ("this-runner", PublishOn::ThisRunner)]).or(PublishOn::Any);
     let runner = table.parsed("runner", |text| check::plain(text, "runner's name", "._- ()", 255)).optional();
+    let job = table.parsed("job", |text| check::plain(text, "job", "._- ()", 255)).optional();
     let runner_log = table.parsed("runner_log", remote).optional();
     let pushed_by = table.parsed("pushed_by", |text| check::plain(text, "account", "._-", 255)).optional();
     Some(VerifyPublish {
@@ -237,6 +238,7 @@ fn verify_publish(table: &Reader<'_>) -> Option<VerifyPublish> {
         inputs: inputs?,
         on: on?,
         runner: runner?,
+        job: job?,
         runner_log: runner_log?,
         pushed_by: pushed_by?,
     })

@@ -353,6 +353,9 @@ pub struct VerifyPublish {
     /// The host's runner by the name that the forge knows.
     #[serde(default)]
     pub runner: Option<String>,
+    /// The job that must have run there; `None`: all of them.
+    #[serde(default)]
+    pub job: Option<String>,
     /// The runner's own log on the host; `None`: the service manager's.
     #[serde(default)]
     pub runner_log: Option<RemotePath>,

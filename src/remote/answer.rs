@@ -142,6 +142,8 @@ pub struct ServiceFact {
     pub active: Active,
     /// Its main process; `None` when it cannot be told.
     pub pid: Option<u32>,
+    /// That very process: its id and its start.
+    pub process: Option<String>,
     /// The files of an earlier run are younger than its process: it was never restarted on them.
     pub stale: bool,
     /// Whether its process has the pointer; `None` when that was not looked at.
@@ -246,6 +248,17 @@ pub struct BusyFact {
     pub jobs: Vec<String>,
     /// Why a place could not be looked at.
     pub blind: Option<String>,
+    /// How long its service manager lets it stop, where it says so.
+    pub stop: Option<StopLimit>,
+}
+
+/// How long a runner that is stopped may take before it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopLimit {
+    /// For ever.
+    None,
+    /// So many seconds.
+    Seconds(u64),
 }
 
 /// How an act ended well.
@@ -257,6 +270,10 @@ pub struct Acted {
     pub left_stopped: bool,
     /// The runner's process could not be found, so it was not checked.
     pub process_unchecked: bool,
+    /// The process that a restart ended with: its id and its start.
+    pub process: Option<String>,
+    /// Jobs that began after the last look, and that the restart may have cut off.
+    pub cut: String,
     /// The end of a command's output.
     pub output: String,
 }

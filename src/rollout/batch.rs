@@ -197,7 +197,7 @@ pub(super) async fn barrier(
     let outcome = loop {
         let outcome = controllers_work(shared, sagas, step).await;
         match &outcome {
-            Err(stop) if stop.kind == StopKind::Failed && tries < step.retries => tries += 1,
+            Err(stop) if stop.kind == StopKind::Failed && tries < step.repeats() => tries += 1,
             _ => break outcome,
         }
     };

@@ -97,8 +97,9 @@ read = [{}]
     )
 }
 
-/// `minted`: the token is minted for the identity and proved, instead of read from a file.
-pub(super) fn playbook(names: &Names<'_>, forge: Option<&ForgeAccess>, minted: bool) -> String {
+/// `minted`: the token is minted for the identity and proved, instead of read from a file. `logged`: the runners say which
+/// tasks they took.
+pub(super) fn playbook(names: &Names<'_>, forge: Option<&ForgeAccess>, (minted, logged): (bool, bool)) -> String {
     let source = if minted {
         "from = \"infisical\"\nidentity = \"identity.toml\"".to_owned()
     } else {
@@ -139,6 +140,7 @@ restart = {{ command = "sh {{{{ runnerctl }}}} restart", check = "sh {{{{ runner
 "#,
     );
     if let Some(forge) = forge {
+        let here = if logged { HERE } else { "" };
         let image = forge.image.as_ref().map(|image| format!(", image = {}", quoted(image))).unwrap_or_default();
         let _ = write!(
             text,
@@ -146,7 +148,7 @@ restart = {{ command = "sh {{{{ runnerctl }}}} restart", check = "sh {{{{ runner
 [[steps]]
 name = "Verify that publishing still works"
 once = "batch"
-verify-publish = {{ repo = {}, workflow = {}, ref = {}{image}, timeout = "1m" }}
+verify-publish = {{ repo = {}, workflow = {}, ref = {}{image}, timeout = "1m"{here} }}
 "#,
             quoted(&forge.repo),
             quoted(&forge.workflow),
@@ -155,6 +157,10 @@ verify-publish = {{ repo = {}, workflow = {}, ref = {}{image}, timeout = "1m" }}
     }
     text
 }
+
+/// It counts only if it ran on a host of the batch.
+const HERE: &str =
+    ", on = \"this-runner\", runner = \"{{ inventory_hostname }}\", runner_log = \"{{ home }}/tasks.log\"";
 
 /// From here before any host is touched, and once more from each host's side of the network.
 const PROOFS: &str = r#"

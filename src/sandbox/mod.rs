@@ -90,6 +90,9 @@ pub struct SandboxOptions {
     pub old_pointer: OldPointer,
     /// Hosts through which nobody reaches anything else.
     pub without_forwarding: bool,
+    /// Whoever plays the forge's runner writes each task into `tasks.log` of the host that it ran on: then the playbook demands
+    /// that the verification ran there.
+    pub logs_tasks: bool,
     /// Hosts without runners: for measurements with very many of them.
     pub without_runners: bool,
 }
@@ -226,10 +229,13 @@ impl Sandbox {
         let inventory = files::inventory(&self.hosts, &names, servers, &self.old);
         write_private(&self.inventory(), inventory.as_bytes())?;
         if options.infisical.is_some() {
-            let minted = files::playbook(&names, options.forge.as_ref(), true);
+            let minted = files::playbook(&names, options.forge.as_ref(), (true, options.logs_tasks));
             write_private(&self.minted_playbook(), minted.as_bytes())?;
         }
-        write_private(&self.playbook(), files::playbook(&names, options.forge.as_ref(), false).as_bytes())
+        write_private(
+            &self.playbook(),
+            files::playbook(&names, options.forge.as_ref(), (false, options.logs_tasks)).as_bytes(),
+        )
     }
 
     /// The sandbox's directory.

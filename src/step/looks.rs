@@ -1,6 +1,6 @@
 //! What the steps of one host must look at, each thing once.
 
-use crate::model::{Action, RemotePath, Step};
+use crate::model::{Action, Drain, RemotePath, RestartHow, Step};
 use crate::remote::{EnvEdit, Pointer, Probe};
 
 /// The probes for the steps of a host.
@@ -53,6 +53,9 @@ impl Looks {
                         .map(|point| Pointer { key: point.key.clone(), value: point.value.clone(), content: None });
                     looks.probes.push(Probe::Service { how: restart.how.clone(), pointer });
                     looks.steps.push((step.id.index, looks.probes.len() - 1, 0));
+                    if restart.drain == Drain::Wait {
+                        looks.probes.push(Probe::Busy { how: restart.how.clone() });
+                    }
                 }
                 _ => {}
             }
@@ -72,6 +75,11 @@ impl Looks {
 
     pub(super) fn backups_at(&self, wanted: &RemotePath) -> Option<usize> {
         self.probes.iter().position(|probe| matches!(probe, Probe::Backups { path } if path == wanted))
+    }
+
+    /// The look for jobs on a runner.
+    pub(super) fn busy_of(&self, runner: &RestartHow) -> Option<usize> {
+        self.probes.iter().position(|probe| matches!(probe, Probe::Busy { how } if how == runner))
     }
 
     /// The probe of a step, and the edit's place in it.

@@ -25,7 +25,7 @@ use crate::model::{
 use crate::remote::{Act, Fact, HostCondition, UndoRecord, in_undo_order};
 
 pub use looks::Looks;
-pub use services::{Consent, Proofs, Proved, Question, ServiceError, Services, Verified};
+pub use services::{Consent, JobSeen, Proofs, Proved, Question, ServiceError, Services, Verified};
 pub use values::Values;
 
 /// What is to be done on one host, and its way back.
@@ -113,6 +113,16 @@ pub struct PlannedStep {
 }
 
 impl PlannedStep {
+    /// How often it may be tried again: only what leaves nothing behind is. A second publish would be one more.
+    #[must_use]
+    pub fn repeats(&self) -> u32 {
+        match self.work {
+            Work::Nothing | Work::Act { .. } | Work::VerifyPublish(_) | Work::Approve { .. } => 0,
+            Work::Peek { .. } | Work::Wait { .. } | Work::Http(_) => self.retries,
+            Work::Prove { .. } | Work::AssertNotStored(_) => self.retries,
+        }
+    }
+
     /// The longest that it may take, where it has a limit.
     #[must_use]
     pub fn at_most(&self) -> Option<Duration> {
@@ -126,7 +136,7 @@ impl PlannedStep {
             Work::Act { act: Act::Restart { healthy, timeout, .. }, .. } => *timeout + *healthy,
             _ => return None,
         };
-        Some(once.saturating_mul(self.retries + 1).saturating_add(self.drain.unwrap_or_default()))
+        Some(once.saturating_mul(self.repeats() + 1).saturating_add(self.drain.unwrap_or_default()))
     }
 }
 
@@ -355,6 +365,22 @@ pub fn plan(
     Ok(planner.plan)
 }
 
+/// What a verification does besides: a plan says it before anybody agrees to it.
+fn published(verify: &VerifyPublish) -> String {
+    let moved = match &verify.image {
+        Some(image) => format!("; the tag of {image} moves, and nothing moves it back"),
+        None => "; what it publishes stays".to_owned(),
+    };
+    let VerifyPublish { workflow, repo, git_ref, .. } = verify;
+    format!("publishes for real: runs {workflow} of {repo} on {git_ref}{moved}")
+}
+
+/// What is said where jobs may run that were not seen: the same words in the plan and in the recap.
+#[must_use]
+pub fn jobs_missed(why: &str) -> String {
+    format!("running jobs may have been missed: {why}")
+}
+
 impl Planner<'_> {
     fn step(&mut self, at: usize, steps: &[Step], step: &Step, looks: &Looks) -> Result<Planned, No> {
         match &step.action {
@@ -368,10 +394,7 @@ impl Planner<'_> {
                 Ok(Planned::check("waits", Work::Wait { until: wait.until.clone(), limit: wait.timeout }))
             }
             Action::Http(http) => Ok(Planned::check(format!("asks {}", http.url), Work::Http(http.clone()))),
-            Action::VerifyPublish(verify) => Ok(Planned::check(
-                format!("publishes for real: runs {} of {} on {}", verify.workflow, verify.repo, verify.git_ref),
-                Work::VerifyPublish(verify.clone()),
-            )),
+            Action::VerifyPublish(verify) => Ok(Planned::check(published(verify), Work::VerifyPublish(verify.clone()))),
             Action::Prove(prove) => {
                 let from = if step.once == Once::Host { "from the host's side" } else { "from here" };
                 Ok(Planned::check(

@@ -2,7 +2,7 @@
 
 use super::{Looks, No, Planned, Planner};
 use crate::model::{Action, Drain, Point, Reaches, Restart, RestartHow, Step};
-use crate::remote::{Act, Active, Fact, Pointer, UndoRecord};
+use crate::remote::{Act, Active, Fact, Pointer, StopLimit, UndoRecord};
 
 /// The last pointer before a restart that its process must show.
 pub(super) fn pointer_of(earlier: &[Step]) -> Option<&Point> {
@@ -47,6 +47,9 @@ impl Planner<'_> {
                 .notes
                 .push(format!("a plain docker restart does not read an env file again: {name} keeps its environment"));
         }
+        if was_up && restart.drain == Drain::Wait {
+            self.warn_of_jobs(&name, restart, looks);
+        }
         let pointer = point.map(|point| Pointer {
             key: point.key.clone(),
             value: point.value.clone(),
@@ -76,6 +79,29 @@ impl Planner<'_> {
                 drain: was_up && restart.drain == Drain::Wait,
             },
         ))
+    }
+
+    /// What waiting for jobs cannot promise here: places that nobody can look into, and a stop that is cut short.
+    fn warn_of_jobs(&mut self, name: &str, restart: &Restart, looks: &Looks) {
+        let Some(Fact::Busy(busy)) = looks.busy_of(&restart.how).and_then(|at| self.facts.get(at)).cloned() else {
+            return;
+        };
+        if let Some(blind) = &busy.blind {
+            self.plan.notes.push(super::jobs_missed(blind));
+        }
+        let ours = restart.timeout.as_secs().saturating_sub(10).max(10);
+        let container = matches!(restart.how, RestartHow::Docker { .. } | RestartHow::Compose { .. });
+        match busy.stop {
+            Some(StopLimit::Seconds(least)) if container && least > ours => self.plan.notes.push(format!(
+                "{name} may take {least} s to stop, and a restart within `timeout` gives it {ours} s: a job that begins at that \
+                 very moment is cut off"
+            )),
+            Some(StopLimit::Seconds(least)) if !container && least < 30 => self.plan.notes.push(format!(
+                "{name} is killed {least} s after it was told to stop (TimeoutStopSec): a job that begins at that very moment is \
+                 cut off"
+            )),
+            _ => {}
+        }
     }
 
     /// The content that a pointer's file must show: that of the file placed under the same name (the path may differ,

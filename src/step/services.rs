@@ -12,8 +12,9 @@ use crate::secret::SecretValue;
 
 /// The servers of the environment.
 pub trait Services: Send + Sync {
-    /// Looks whether a verification could be done: server, repository, branch, workflow, rights.
-    fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<(), ServiceError>>;
+    /// Looks whether a verification could be done: server, repository, branch, workflow, rights. Says what is worth knowing
+    /// and does not stand in the way.
+    fn preflight<'a>(&'a self, spec: &'a VerifyPublish) -> BoxFuture<'a, Result<Vec<String>, ServiceError>>;
 
     /// Dispatches the workflow and waits for its end. `progress` gets a line whenever there is something new.
     ///
@@ -25,6 +26,19 @@ pub trait Services: Send + Sync {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Verified, ServiceError>>;
 
+    /// Waits until the forge sees these runners, where it tells.
+    ///
+    /// # Errors
+    /// When one of them stays away.
+    fn runners_back<'a>(
+        &'a self,
+        _repo: &'a str,
+        _runners: &'a [String],
+        _progress: &'a (dyn Fn(String) + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), ServiceError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Whether a runner works on a job by what the forge knows of it, for a moment ago. `None`: the forge does not tell.
     ///
     /// # Errors
@@ -34,6 +48,14 @@ pub trait Services: Send + Sync {
         _repo: &'a str,
         _runner: &'a str,
     ) -> BoxFuture<'a, Result<Option<bool>, ServiceError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The repository's tasks that run at the moment. `None`: the forge does not tell.
+    ///
+    /// # Errors
+    /// When the forge cannot be asked.
+    fn running_tasks<'a>(&'a self, _repo: &'a str) -> BoxFuture<'a, Result<Option<Vec<u64>>, ServiceError>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -139,10 +161,34 @@ pub struct Proved {
 pub struct Verified {
     /// In a line: the run, what it pushed, where it ran.
     pub detail: String,
-    /// The tasks that its jobs became, as a runner's own log has them.
-    pub tasks: Vec<u64>,
-    /// The runners that its jobs ran on, where the forge names them.
-    pub runners: Vec<String>,
+    /// Its jobs.
+    pub jobs: Vec<JobSeen>,
+}
+
+/// A job of a run, as far as the forge tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSeen {
+    /// Its name.
+    pub name: String,
+    /// The task that it became, as the runner's own log has it.
+    pub task: Option<u64>,
+    /// The runner that took it, where the forge names it.
+    pub runner: Option<String>,
+}
+
+impl JobSeen {
+    /// Whether a runner took it: one that was skipped ran nowhere.
+    #[must_use]
+    pub fn was_taken(&self) -> bool {
+        self.task.is_some() || self.runner.is_some()
+    }
+
+    /// Whether it is the wanted one, by its name; one of a matrix has its values behind the name (`build (1, x)`).
+    #[must_use]
+    pub fn is(&self, wanted: Option<&str>) -> bool {
+        let Some(wanted) = wanted else { return true };
+        self.name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
+    }
 }
 
 /// Why a server did not do what was asked.

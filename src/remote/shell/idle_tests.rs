@@ -81,8 +81,10 @@ async fn busy(shell: &[&str], program: &Program) -> BusyFact {
 
 #[tokio::test]
 async fn a_job_is_a_process_below_the_runners_own() {
-    for below_init in [false, true] {
-        let program = Program::start("forgejo-runner", below_init);
+    // A release's own file name, of which the kernel keeps 15 characters.
+    let names = [("forgejo-runner", false), ("forgejo-runner", true), ("forgejo-runner-12.1.2-linux-amd64", false)];
+    for (name, below_init) in names {
+        let program = Program::start(name, below_init);
         for shell in SHELLS {
             let idle = busy(shell, &program).await;
             assert!(idle.jobs.is_empty() && idle.looked.contains(&"processes".to_owned()), "{shell:?}: {idle:?}");
@@ -127,12 +129,18 @@ async fn tasks_are_found_in_the_runners_log_by_number_and_repository() {
     std::fs::write(&log, lines).unwrap();
     let (empty, missing, dir) = (dir.path().join("empty"), dir.path().join("missing"), dir.path());
     std::fs::write(&empty, "").unwrap();
+    // The log of a runner that logs warnings only: it would not name a task that it took.
+    let warnings = dir.join("warnings");
+    std::fs::write(&warnings, "level=warning msg=\"the task was slow\"\n").unwrap();
     for shell in SHELLS {
         assert_eq!(tasks(shell, &log, &[77, 78, 79, 177]).await, Some(vec![79, 177]), "{shell:?}");
         assert_eq!(tasks(shell, &log, &[77]).await, Some(vec![]), "{shell:?}");
         // What cannot be read is no proof of absence.
-        for log in [&empty, &missing, dir] {
+        for log in [empty.as_path(), &missing, dir, &warnings] {
             assert_eq!(tasks(shell, log, &[77]).await, None, "{shell:?} {log:?}");
         }
+        let other_case = dir.join("case");
+        std::fs::write(&other_case, "level=info msg=\"task 5 repo is Owner/Repo https://a\"\n").unwrap();
+        assert_eq!(tasks(shell, &other_case, &[5]).await, Some(vec![5]), "{shell:?}");
     }
 }

@@ -7,7 +7,7 @@ use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
     Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore,
     FileFact, HostFacts, NowFact, Op, Probe, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact,
-    Undone, UndoneRecord,
+    StopLimit, Undone, UndoneRecord,
 };
 
 /// One line of an answer.
@@ -118,6 +118,8 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
                 already: line.get("how") == "already",
                 left_stopped: line.get("how") == "stopped",
                 process_unchecked: line.get("process") == "unchecked",
+                process: line.some("process").filter(|process| process != "unchecked"),
+                cut: line.get("cut").trim().to_owned(),
                 output: line.get("output").to_owned(),
             }))
         }
@@ -252,7 +254,11 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                     Fact::Busy(BusyFact {
                         looked: line.list("looked"),
                         jobs: line.list("jobs"),
-                        blind: Some(line.get("blind")).filter(|blind| !blind.is_empty()).map(str::to_owned),
+                        blind: line.some("blind"),
+                        stop: match line.get("stop") {
+                            "infinity" => Some(StopLimit::None),
+                            number => number.parse().ok().map(StopLimit::Seconds),
+                        },
                     })
                 }
                 Probe::Task { .. } => {
@@ -337,9 +343,11 @@ fn socket(text: &str) -> Option<SocketFact> {
 }
 
 fn service(line: &Line) -> ServiceFact {
+    let pid = line.number("pid").ok().filter(|pid| *pid != 0);
     ServiceFact {
         active: Active::from_word(line.get("active")),
-        pid: line.number("pid").ok().filter(|pid| *pid != 0),
+        pid,
+        process: pid.map(|pid| format!("{pid}-{}", line.get("start"))),
         stale: line.get("stale") == "yes",
         pointed: match line.get("pointed") {
             "yes" => Some(true),

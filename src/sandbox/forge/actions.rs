@@ -41,10 +41,16 @@ pub(super) async fn dispatch(
         false if repo.tags.contains_key(&asked.git_ref) => format!("refs/tags/{}", asked.git_ref),
         false => format!("refs/heads/{}", asked.git_ref),
     };
+    let given = asked.inputs.unwrap_or_default();
+    if let Some(missing) =
+        repo.required.iter().find(|key| !given.contains_key(*key)).filter(|_| world.version.is_forgejo())
+    {
+        return refuse(StatusCode::BAD_REQUEST, &format!("input required for '{missing}'"));
+    }
     let id = world.add_run(&repo, &file, &full, "workflow_dispatch", &who.login);
     let version = world.version;
     let Some(run) = world.run_mut(id) else { return not_found() };
-    let mut inputs = asked.inputs.unwrap_or_default();
+    let mut inputs = given;
     inputs.retain(|key, _| repo.inputs.contains(key));
     run.dispatched.inputs = inputs;
     let run = run.dispatched.clone();
@@ -109,6 +115,10 @@ fn obstacle(version: Version, repo: &Repo, who: &Account, git_ref: &str, file: &
     }
     if !repo.has_workflow(version, file) {
         return Some(if forgejo { silent() } else { not_found() });
+    }
+    if !repo.dispatchable && version.has(None, Some(26)) {
+        let message = format!("workflow '{file}' has no 'workflow_dispatch' event trigger");
+        return Some(refuse(StatusCode::UNPROCESSABLE_ENTITY, &message));
     }
     None
 }
@@ -230,9 +240,12 @@ pub(super) async fn tasks(
     }))
 }
 
+/// The jobs that wait or run, of those that a runner with these labels could take. Without labels there are none: the server
+/// splits the empty text into one empty label, which no job asks for.
 pub(super) async fn open_jobs(
     State(app): App,
     Path((owner, name)): Path<(String, String)>,
+    Query(params): Params,
     headers: HeaderMap,
 ) -> Response {
     let world = app.world();
@@ -243,8 +256,12 @@ pub(super) async fn open_jobs(
         if !who.is_some_and(|who| who.owner) {
             return refuse(StatusCode::FORBIDDEN, "");
         }
-        let open = world.runs.iter().filter(|run| run.dispatched.repo == repo.full_name && !run.is_final());
-        let jobs: Vec<Value> = open.flat_map(|run| body::jobs(world.version, "", run)).collect();
+        let labels: Vec<&str> = params.get("labels").map_or("", String::as_str).split(',').collect();
+        let fits = |run: &&super::Run| run.labels.iter().all(|label| labels.contains(&label.as_str()));
+        let mine = world.runs.iter().filter(|run| run.dispatched.repo == repo.full_name);
+        let jobs = mine.filter(fits).flat_map(|run| body::jobs(world.version, "", run));
+        let open = |job: &Value| matches!(job["status"].as_str(), Some("waiting" | "running"));
+        let jobs: Vec<Value> = jobs.filter(open).collect();
         // Nothing is said as `null`, not as an empty list.
         if jobs.is_empty() { Json(Value::Null).into_response() } else { Json(jobs).into_response() }
     }))

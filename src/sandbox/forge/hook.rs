@@ -52,6 +52,8 @@ pub struct Outcome {
     pub after: Duration,
     /// The runner that takes it.
     pub runner: String,
+    /// Its jobs that nobody takes.
+    pub leaving: Vec<String>,
     /// An image that it pushes before it ends: `owner/name:tag` and the manifest's digest.
     pub push: Option<(String, String)>,
     /// The account that pushes it; `None`: the image's owner.
@@ -68,6 +70,7 @@ impl Outcome {
             ending,
             after: Duration::ZERO,
             runner: "runner-1".to_owned(),
+            leaving: Vec::new(),
             push: None,
             pushed_by: None,
             log: Vec::new(),
@@ -90,6 +93,13 @@ impl Outcome {
     #[must_use]
     pub fn on(self, runner: &str) -> Self {
         Self { runner: runner.to_owned(), ..self }
+    }
+
+    /// Nobody takes this job of it.
+    #[must_use]
+    pub fn leaving(mut self, job: &str) -> Self {
+        self.leaving.push(job.to_owned());
+        self
     }
 
     /// It pushes this image (`owner/name:tag`) with this digest.

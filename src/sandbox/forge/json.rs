@@ -80,36 +80,47 @@ fn gitea_run(base: &str, run: &Run) -> Value {
     value
 }
 
-/// A run's tasks: one for each job, once a runner has taken it.
+/// A run's tasks: one for each job, once a runner has taken it. Their times are their own, not the run's.
 pub(super) fn tasks(base: &str, run: &Run) -> Vec<Value> {
     let d = &run.dispatched;
     let task = |(index, name): (usize, &String)| {
         json!({
             "id": d.task + index as u64, "name": name, "head_branch": short(&d.git_ref), "head_sha": d.commit,
-            "run_number": d.number, "event": run.event, "display_title": "Docker", "status": run.status,
-            "workflow_id": d.workflow, "url": page(base, run), "created_at": moment(Some(run.created)),
+            "run_number": d.number, "event": run.event, "display_title": "Docker", "status": run.task_status,
+            "workflow_id": d.workflow, "url": page(base, run), "created_at": moment(run.started),
             "updated_at": moment(run.stopped.or(run.started)), "run_started_at": moment(run.started),
         })
     };
-    if run.taken { run.jobs.iter().enumerate().map(task).collect() } else { Vec::new() }
+    let jobs = run.jobs.iter().enumerate().filter(|(_, name)| run.taken && !run.left.contains(name));
+    jobs.map(task).collect()
 }
 
 /// A run's jobs.
 pub(super) fn jobs(version: Version, base: &str, run: &Run) -> Vec<Value> {
     let d = &run.dispatched;
+    let taken = |name: &String| run.taken && !run.left.contains(name);
+    let state = |name: &String| {
+        if taken(name) {
+            run.task_status
+        } else if run.is_final() {
+            run.status
+        } else {
+            "waiting"
+        }
+    };
     let forgejo = |(index, name): (usize, &String)| {
         json!({
             "id": d.task + index as u64 + 5000, "run_id": d.id, "attempt": 1, "handle": "", "repo_id": 1,
-            "owner_id": 1, "name": name, "needs": null, "runs_on": ["docker"],
-            "task_id": if run.taken { d.task + index as u64 } else { 0 }, "status": run.status,
+            "owner_id": 1, "name": name, "needs": null, "runs_on": run.labels,
+            "task_id": if taken(name) { d.task + index as u64 } else { 0 }, "status": state(name),
         })
     };
     let gitea = |(index, name): (usize, &String)| {
-        let (status, conclusion) = pair(run.status);
+        let (status, conclusion) = pair(state(name));
         json!({
-            "id": d.task + index as u64 + 5000, "run_id": d.id, "name": name, "labels": ["docker"],
+            "id": d.task + index as u64 + 5000, "run_id": d.id, "name": name, "labels": run.labels,
             "run_attempt": 1, "head_sha": d.commit, "status": status, "conclusion": conclusion,
-            "runner_id": if run.taken { 3 } else { 0 }, "runner_name": run.runner,
+            "runner_id": if taken(name) { 3 } else { 0 }, "runner_name": if taken(name) { run.runner.as_str() } else { "" },
             "html_url": page(base, run), "created_at": moment(Some(run.created)),
             "started_at": moment(run.started), "completed_at": moment(run.stopped),
         })

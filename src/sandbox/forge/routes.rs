@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::actions::{cancel, dispatch, job_log, jobs, open_jobs, run, runs, tasks};
-use super::world::{Account, Repo, World};
+use super::world::{Account, Repo, Version, World};
 use super::{Shared, json as body};
 
 pub(super) type App = State<Arc<Shared>>;
@@ -45,6 +45,10 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route(&at("/actions/runners/jobs"), get(open_jobs))
         .route(&at("/actions/runners"), get(runners))
         .route(&at("/actions/{kind}"), get(stored))
+        .route("/api/v1/orgs/{org}/actions/runners", get(org_runners))
+        .route("/api/v1/user/actions/runners", get(user_runners))
+        .route("/api/v1/admin/actions/runners", get(admin_runners))
+        .route("/api/v1/user/actions/variables", get(user_variables))
         .route("/api/v1/orgs/{org}/actions/{kind}", get(stored_by_org))
         .route("/api/v1/packages/{owner}/container/{name}/{tag}", get(package))
         .route("/api/v1/packages/{owner}/container/{name}/{tag}/files", get(package_files))
@@ -185,7 +189,11 @@ async fn raw(
             return not_found();
         }
         let inputs = repo.inputs.iter().map(|input| format!("      {input}:\n        required: false\n"));
-        format!("on:\n  workflow_dispatch:\n    inputs:\n{}", inputs.collect::<String>()).into_response()
+        let on = if repo.dispatchable { "workflow_dispatch" } else { "push" };
+        let labels = repo.labels.join(", ");
+        let jobs = repo.jobs.iter().map(|job| format!("  {job}:\n    runs-on: [{labels}]\n"));
+        let (inputs, jobs) = (inputs.collect::<String>(), jobs.collect::<String>());
+        format!("on:\n  {on}:\n    inputs:\n{inputs}jobs:\n{jobs}").into_response()
     }))
 }
 
@@ -238,28 +246,75 @@ async fn stored_by_org(
     }))
 }
 
-/// The repository's runners, for its owner: Forgejo's list is bare, Gitea's is not, and each has its own words.
-async fn runners(State(app): App, Path((owner, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
+/// The repository's runners, for its owner. With `visible`, Forgejo adds those of the organisation and of the forge.
+async fn runners(
+    State(app): App,
+    Path((owner, name)): Path<(String, String)>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Response {
     let world = app.world();
     answer(seen(&world, &headers, (&owner, &name)).map(|(_, who)| {
-        if !world.version.has(Some(15), Some(24)) {
-            return unknown();
-        }
         if !who.is_some_and(|who| who.owner) {
             return refuse(StatusCode::FORBIDDEN, "user should be the owner of the repo");
         }
-        let rows = world.runners.iter().enumerate();
-        if world.version.is_forgejo() {
-            let row =
-                |(id, (name, status)): (usize, &(String, String))| json!({"id": id, "name": name, "status": status});
-            return Json(rows.map(row).collect::<Vec<_>>()).into_response();
+        let visible = world.version.is_forgejo() && params.get("visible").is_some_and(|wish| wish == "true");
+        let above = world.runners_above.iter().filter(|_| visible).map(|(_, name, status)| (name, status));
+        let own = world.runners.iter().map(|(name, status)| (name, status));
+        page_of_runners(world.version, own.chain(above).collect(), &params)
+    }))
+}
+
+/// The runners of a level above the repository, for whoever owns it.
+fn runners_above(app: &Shared, level: &str, params: &BTreeMap<String, String>, headers: &HeaderMap) -> Response {
+    let world = app.world();
+    answer(account(&world, headers).map(|who| {
+        if !who.is_some_and(|who| who.owner) {
+            return refuse(StatusCode::FORBIDDEN, "");
         }
-        let row = |(id, (name, status)): (usize, &(String, String))| {
-            let online = if status == "offline" { "offline" } else { "online" };
-            json!({"id": id, "name": name, "status": online, "busy": status == "active"})
-        };
-        let rows: Vec<_> = rows.map(row).collect();
-        Json(json!({"total_count": rows.len(), "runners": rows})).into_response()
+        let rows = world.runners_above.iter().filter(|(of, ..)| of == level);
+        page_of_runners(world.version, rows.map(|(_, name, status)| (name, status)).collect(), params)
+    }))
+}
+
+async fn org_runners(State(app): App, Query(params): Params, headers: HeaderMap) -> Response {
+    runners_above(&app, "orgs", &params, &headers)
+}
+
+async fn user_runners(State(app): App, Query(params): Params, headers: HeaderMap) -> Response {
+    runners_above(&app, "user", &params, &headers)
+}
+
+async fn admin_runners(State(app): App, Query(params): Params, headers: HeaderMap) -> Response {
+    runners_above(&app, "admin", &params, &headers)
+}
+
+/// A page of runners: Forgejo's list is bare, Gitea's is not, and each has its own words.
+fn page_of_runners(version: Version, rows: Vec<(&String, &String)>, params: &BTreeMap<String, String>) -> Response {
+    if !version.has(Some(15), Some(24)) {
+        return unknown();
+    }
+    let number = |key: &str, usual: usize| params.get(key).and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(50));
+    let total = rows.len();
+    let rows = rows.into_iter().enumerate().skip((page - 1) * limit).take(limit);
+    if version.is_forgejo() {
+        let row = |(id, (name, status)): (usize, (&String, &String))| json!({"id": id, "name": name, "status": status});
+        return Json(rows.map(row).collect::<Vec<_>>()).into_response();
+    }
+    let row = |(id, (name, status)): (usize, (&String, &String))| {
+        let online = if status == "offline" { "offline" } else { "online" };
+        json!({"id": id, "name": name, "status": online, "busy": status == "active"})
+    };
+    Json(json!({"total_count": total, "runners": rows.map(row).collect::<Vec<_>>()})).into_response()
+}
+
+/// The variables of whoever asks. There is no such list of secrets.
+async fn user_variables(State(app): App, Query(params): Params, headers: HeaderMap) -> Response {
+    let world = app.world();
+    answer(account(&world, &headers).map(|who| match who {
+        Some(_) => named(&world.user_variables, &params),
+        None => refuse(StatusCode::UNAUTHORIZED, "token is required"),
     }))
 }
 
@@ -324,9 +379,20 @@ async fn manifest(
     }
     let same = |package: &&super::Package| package.owner == owner && package.name == name && package.tag == tag;
     let found = world.packages.iter().find(same);
-    let digest = found.map(|package| world.registry_lies.as_ref().unwrap_or(&package.digest));
-    match digest.filter(|digest| !digest.is_empty()) {
-        Some(digest) => [("docker-content-digest", format!("sha256:{digest}"))].into_response(),
+    let by_tag = found.map(|package| world.registry_lies.as_ref().unwrap_or(&package.digest)).cloned();
+    let digest = by_tag.or_else(|| tag.strip_prefix("sha256:").map(str::to_owned));
+    match digest.filter(|digest| !digest.is_empty() && !world.missing.contains(digest)) {
+        Some(digest) => {
+            let manifest = match world.indexes.get(&digest) {
+                Some(children) => {
+                    let child = |child: &String| json!({"digest": format!("sha256:{child}"), "size": 500});
+                    let children: Vec<_> = children.iter().map(child).collect();
+                    json!({"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": children})
+                }
+                None => json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []}),
+            };
+            ([("docker-content-digest", format!("sha256:{digest}"))], Json(manifest)).into_response()
+        }
         None => (StatusCode::NOT_FOUND, Json(json!({"errors": [{"code": "MANIFEST_UNKNOWN"}]}))).into_response(),
     }
 }

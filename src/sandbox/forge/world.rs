@@ -75,8 +75,14 @@ pub struct Repo {
     pub files: Vec<String>,
     /// Inputs that the workflows declare.
     pub inputs: Vec<String>,
+    /// Those of them that a dispatch must give.
+    pub required: Vec<String>,
+    /// The workflows have the trigger `workflow_dispatch`.
+    pub dispatchable: bool,
     /// The jobs of the workflows.
     pub jobs: Vec<String>,
+    /// The labels that they ask for.
+    pub labels: Vec<String>,
     /// Names of stored secrets.
     pub secrets: Vec<String>,
     /// Names of stored variables. Each holds `value of ` and its name.
@@ -96,7 +102,10 @@ impl Repo {
             tags: BTreeMap::new(),
             files: vec!["README.md".to_owned(), ".forgejo/workflows/docker-publish.yml".to_owned()],
             inputs: Vec::new(),
+            required: Vec::new(),
+            dispatchable: true,
             jobs: vec!["build".to_owned()],
+            labels: vec!["docker".to_owned()],
             secrets: Vec::new(),
             variables: Vec::new(),
         }
@@ -118,8 +127,14 @@ pub struct Run {
     pub need_approval: bool,
     /// A runner has taken it: there is a task.
     pub taken: bool,
+    /// How its tasks stand, in Forgejo's word.
+    pub task_status: &'static str,
     /// The jobs.
     pub jobs: Vec<String>,
+    /// Those of them that no runner takes.
+    pub left: Vec<String>,
+    /// The labels that they ask for.
+    pub labels: Vec<String>,
     /// The runner.
     pub runner: String,
     /// The log.
@@ -140,6 +155,7 @@ impl Run {
     pub(super) fn end(&mut self, status: &'static str) {
         if !self.is_final() {
             self.status = status;
+            self.task_status = status;
             self.stopped = Some(now());
         }
     }
@@ -179,12 +195,20 @@ pub struct World {
     pub packages: Vec<Package>,
     /// The runners: each one's name and how it stands, in Forgejo's words (`offline`, `idle`, `active`).
     pub runners: Vec<(String, String)>,
+    /// Runners of the organisation (`orgs`), the user (`user`) or the forge (`admin`), which a repository's list does not show.
+    pub runners_above: Vec<(String, String, String)>,
     /// Whether containers can be pulled from the host: the registry has an endpoint of its own.
     pub registry: bool,
     /// What the registry serves for every tag instead of what was pushed: another digest, or nothing (empty).
     pub registry_lies: Option<String>,
     /// Names of the organisation's secrets and variables; `None`: the owner is a user.
     pub organisation: Option<(Vec<String>, Vec<String>)>,
+    /// Names of the user's variables.
+    pub user_variables: Vec<String>,
+    /// The children of a manifest that is an index, by its digest.
+    pub indexes: BTreeMap<String, Vec<String>>,
+    /// Digests that the registry lists and does not serve.
+    pub missing: Vec<String>,
     next: u64,
 }
 
@@ -198,6 +222,10 @@ impl World {
             runs: Vec::new(),
             packages: Vec::new(),
             runners: Vec::new(),
+            runners_above: Vec::new(),
+            user_variables: Vec::new(),
+            missing: Vec::new(),
+            indexes: BTreeMap::new(),
             registry: true,
             registry_lies: None,
             organisation: None,
@@ -233,7 +261,10 @@ impl World {
             status: "waiting",
             need_approval: false,
             taken: false,
+            task_status: "waiting",
             jobs: repo.jobs.clone(),
+            left: Vec::new(),
+            labels: repo.labels.clone(),
             runner: String::new(),
             log: Vec::new(),
             created: now(),
@@ -265,6 +296,8 @@ impl World {
             Ending::Success | Ending::Failure | Ending::NeverEnds | Ending::Cancelled => {}
         }
         run.status = "running";
+        run.task_status = "running";
+        run.left.clone_from(&outcome.leaving);
         run.taken = true;
         run.started = Some(now());
         run.runner.clone_from(&outcome.runner);
@@ -280,11 +313,16 @@ impl World {
     /// A run that was taken comes to its end.
     pub(super) fn finish(&mut self, id: u64, outcome: &Outcome) {
         let Some(run) = self.run_mut(id).filter(|run| !run.is_final()) else { return };
-        run.end(match outcome.ending {
+        let ended = match outcome.ending {
             Ending::Success => "success",
             Ending::Cancelled => "cancelled",
             _ => "failure",
-        });
+        };
+        if run.left.is_empty() {
+            run.end(ended);
+        } else {
+            (run.status, run.task_status) = ("waiting", ended);
+        }
         if let Some((image, digest)) = &outcome.push {
             self.push_as(outcome.pushed_by.as_deref(), image, digest);
         }

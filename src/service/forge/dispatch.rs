@@ -1,9 +1,11 @@
 //! Starting a run, and knowing which one it is.
 //!
-//! A dispatch is sent a second time only after its answer was lost *and* no new run was found. Whether a run is
+//! A dispatch is sent a second time only after its answer was lost *and* the list of runs shows no new one. A server that
+//! shows a run only when a runner has taken it can never show that, so there a dispatch is sent once. Whether a run is
 //! ours is decided by the server's answer, else by what was there before.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
@@ -21,6 +23,8 @@ pub(super) struct Mark {
     pub(super) number: u64,
     /// The server's clock.
     pub(super) time: Option<Timestamp>,
+    /// An older run may still wait for a runner without being shown: the next one that shows may be that one.
+    pub(super) queue: bool,
 }
 
 /// A dispatched run, and which jobs it has, where the server says so.
@@ -28,17 +32,19 @@ pub(super) struct Mark {
 pub(super) struct Started {
     pub(super) run: RunRef,
     pub(super) jobs: Vec<String>,
+    /// The labels that the workflow's jobs ask for, where they could be read.
+    pub(super) labels: Vec<String>,
 }
 
 /// The server's clock counts whole seconds, and a run may be dated just before the answer that precedes it.
-const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
+pub(super) const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 impl ForgeClient {
     /// Notes what is there before a dispatch.
     pub(super) async fn mark(&self, target: &Target, abilities: Abilities) -> Result<Mark, HttpError> {
         let (views, time) = self.recent(target, abilities).await?;
         let number = views.iter().filter_map(|view| view.run.number).max().unwrap_or(0);
-        Ok(Mark { number, time })
+        Ok(Mark { number, time, queue: false })
     }
 
     /// The newest runs, newest first, and the server's clock.
@@ -70,14 +76,19 @@ impl ForgeClient {
         mark: Mark,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Started, VerifyError> {
+        let found = |run| Started { run, jobs: Vec::new(), labels: Vec::new() };
+        // Where a run shows only when a runner has taken it, it is looked for until the step's own time is over.
+        let by_tasks = abilities.runs == RunSource::Tasks;
+        let usual = Some(self.config().look_for);
         let mut again = true;
         loop {
             let error = match self.post(target, inputs, abilities).await {
                 Ok(Some(started)) => return Ok(started),
                 Ok(None) => {
                     progress(Progress::Looking { reason: "the forge does not name it".to_owned() });
-                    return match self.find(target, inputs, abilities, mark).await? {
-                        Some(run) => Ok(Started { run, jobs: Vec::new() }),
+                    let patience = if by_tasks { None } else { usual };
+                    return match self.find(target, inputs, abilities, mark, patience, progress).await? {
+                        Some(run) => Ok(found(run)),
                         None => Err(untold("the dispatch was accepted, but no new run appeared")),
                     };
                 }
@@ -85,11 +96,13 @@ impl ForgeClient {
                 Err(error) => return Err(refused(error)),
             };
             progress(Progress::Looking { reason: error.to_string() });
-            if let Some(run) = self.find(target, inputs, abilities, mark).await? {
-                return Ok(Started { run, jobs: Vec::new() });
-            }
             // A plain 500 is the servers' way to refuse; the others speak of the way to the server.
-            if !again || error.code() == Some(500) {
+            let refusal = error.code() == Some(500);
+            let patience = if by_tasks && !refusal { None } else { usual };
+            if let Some(run) = self.find(target, inputs, abilities, mark, patience, progress).await? {
+                return Ok(found(run));
+            }
+            if !again || refusal {
                 return Err(refused(error));
             }
             again = false;
@@ -120,25 +133,34 @@ impl ForgeClient {
             return Ok(None);
         }
         let run = RunRef { id: said.id, number: said.run_number, url: said.html_url.as_deref().and_then(wire::page) };
-        Ok(Some(Started { run, jobs: said.jobs.unwrap_or_default() }))
+        Ok(Some(Started { run, jobs: said.jobs.unwrap_or_default(), labels: Vec::new() }))
     }
 
-    /// Looks for the run that a dispatch started, for a bounded time. `None` means that the last look was a good one
-    /// and showed no new run; not being able to look is an error.
+    /// Looks for the run that a dispatch started, for a bounded time (`None`: the caller's own). `None` means that the
+    /// last look was a good one and showed no new run; not being able to look is an error.
     pub(super) async fn find(
         &self,
         target: &Target,
         inputs: &BTreeMap<String, String>,
         abilities: Abilities,
         mark: Mark,
+        patience: Option<Duration>,
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Option<RunRef>, VerifyError> {
-        let end = Instant::now() + self.config().look_for;
+        let began = Instant::now();
+        let mut said = Duration::ZERO;
+        let mut pause = self.config().poll_first;
         loop {
-            let late = Instant::now() >= end;
+            let late = patience.is_some_and(|patience| began.elapsed() >= patience);
             match self.candidates(target, inputs, abilities, mark).await {
                 Ok(found) => match found.as_slice() {
                     [] if late => return Ok(None),
                     [] => {}
+                    [one] if mark.queue => {
+                        let run = &one.run;
+                        let why = format!("{run} appeared, but an older one may have waited for a runner before it");
+                        return Err(untold(&why));
+                    }
                     [one] => return Ok(Some(one.run.clone())),
                     many => return Err(untold(&format!("{} new runs look alike", many.len()))),
                 },
@@ -146,7 +168,12 @@ impl ForgeClient {
                 // From here on a run may exist, so a refusal is no reason to say that nothing was started.
                 Err(error) => return Err(untold(&format!("it cannot be looked for: {error}"))),
             }
-            sleep(jittered(self.config().poll_first)).await;
+            if patience.is_none() && began.elapsed() >= said + self.config().say_again {
+                said = began.elapsed();
+                progress(Progress::Untaken { since: said });
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause + pause / 2).min(self.config().poll_longest);
         }
     }
 
@@ -160,6 +187,15 @@ impl ForgeClient {
     ) -> Result<Vec<RunView>, HttpError> {
         let (mut views, _) = self.recent(target, abilities).await?;
         views.retain(|view| is_candidate(view, target, inputs, mark));
+        // One that has all of our inputs outranks those of which the inputs are not told.
+        let exact = |view: &RunView| {
+            let has =
+                |theirs: &BTreeMap<String, String>| inputs.iter().all(|(key, value)| theirs.get(key) == Some(value));
+            !inputs.is_empty() && view.inputs.as_ref().is_some_and(has)
+        };
+        if views.len() > 1 && views.iter().any(exact) {
+            views.retain(exact);
+        }
         if views.len() > 1 {
             let request = Request::new(Method::Get, &["api", "v1", "user"]);
             if let Ok(user) = self.api().send(&request).await.and_then(|reply| reply.json::<wire::User>()) {

@@ -176,6 +176,16 @@ pub enum NotReady {
         /// For how long it was waited for.
         waited: std::time::Duration,
     },
+    /// An older run that waits for the runner could not be told from the one that would be dispatched.
+    #[error(
+        "{version} does not name the run that a dispatch starts, and {why}: ours could not be told from an older one"
+    )]
+    Unquiet {
+        /// What it is.
+        version: String,
+        /// Why a queue cannot be ruled out.
+        why: String,
+    },
     /// The image's present state cannot be read, so that a push could not be seen.
     #[error("the image `{image}` cannot be looked at, so a push could not be seen: {reason}")]
     Image {
@@ -238,7 +248,7 @@ impl VerifyError {
     #[must_use]
     pub fn is_common(&self) -> bool {
         match self {
-            Self::NotReady(NotReady::RunnerOffline { .. }) => false,
+            Self::NotReady(NotReady::RunnerOffline { .. } | NotReady::Unquiet { .. }) => false,
             Self::Spec(_) | Self::Auth(_) | Self::NotReady(_) | Self::Refused { .. } => true,
             _ => false,
         }

@@ -65,6 +65,25 @@ struct File {
 const SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 impl Image {
+    /// Reads `owner/name:tag`. The forge's own address may stand before it; that of another registry is refused.
+    pub(super) fn of(text: &str, forge: &str) -> Result<Self, VerifyError> {
+        let address = forge.split_once("://").map_or(forge, |(_, rest)| rest);
+        let address = address.split('/').next().unwrap_or_default();
+        let (first, rest) = text.split_once('/').unwrap_or_default();
+        if !address.is_empty() && first.eq_ignore_ascii_case(address) {
+            return Self::parse(rest);
+        }
+        let elsewhere = rest.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+        if elsewhere {
+            let (first, rest) = (clean(first), clean(rest));
+            let message = format!(
+                "`{first}` is the address of another registry than this forge's ({address}): give `{rest}`, if it is kept there"
+            );
+            return Err(VerifyError::Spec(message));
+        }
+        Self::parse(text)
+    }
+
     /// Reads `owner/name:tag`, without a registry's address.
     pub(super) fn parse(text: &str) -> Result<Self, VerifyError> {
         let bad = || VerifyError::Spec(format!("`{}` is not of the form `owner/name:tag`", clean(text)));
@@ -157,6 +176,9 @@ impl ImageProof {
         let image = &self.image;
         match served {
             Served::Nothing => return Err(format!("`{image}` is listed, but the registry does not serve it")),
+            Served::Hollow(part) => {
+                return Err(format!("`{image}` is an index, and the registry does not serve its part {part}"));
+            }
             Served::Unknown(why) => self.served = Err(why),
             Served::Digest(digest) => {
                 if let Some(listed) = self.after.digest.as_ref().filter(|listed| !listed.eq_ignore_ascii_case(&digest))
@@ -224,6 +246,15 @@ mod tests {
         let by = |wanted| compare(&image, None, pushed(2, 1050), Some(wanted), &run());
         assert!(by("Publisher").is_ok());
         assert!(by("admin").unwrap_err().contains("another credential was used"));
+    }
+
+    #[test]
+    fn addresses_before_images() {
+        let of = |text| Image::of(text, "https://git.example.net/base").map(|image| image.to_string());
+        assert_eq!(of("git.example.net/o/n:latest").unwrap(), "o/n:latest");
+        assert_eq!(of("o/n:latest").unwrap(), "o/n:latest");
+        assert_eq!(of("first.last/n:latest").unwrap(), "first.last/n:latest");
+        assert!(of("ghcr.example.net/o/n:latest").unwrap_err().to_string().contains("another registry"));
     }
 
     #[test]

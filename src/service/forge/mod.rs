@@ -81,6 +81,9 @@ pub struct ForgeConfig {
     /// How long a runner may be offline after its restart. The forge notices a runner's calls at once, and their absence
     /// after a minute.
     pub runner_back: Duration,
+    /// How long a runner must be seen idle before a queue for it can be ruled out: some times longer than it waits between
+    /// two calls.
+    pub quiet: Duration,
     /// How long a verification that gives up tries to find and cancel its run.
     pub give_up: Duration,
 }
@@ -95,6 +98,7 @@ impl Default for ForgeConfig {
             say_again: Duration::from_secs(60),
             settle: Duration::from_secs(15),
             runner_back: Duration::from_secs(90),
+            quiet: Duration::from_secs(10),
             give_up: Duration::from_secs(20),
         }
     }
@@ -104,6 +108,7 @@ impl Default for ForgeConfig {
 #[derive(Debug)]
 pub struct ForgeClient {
     api: Api,
+    url: String,
     token: Option<SecretString>,
     config: ForgeConfig,
 }
@@ -115,7 +120,7 @@ impl ForgeClient {
     /// When the address may not be used, the CA file cannot be read, or the token fits into no header.
     pub fn new(service: &Service, token: Option<SecretString>, config: ForgeConfig) -> Result<Self, HttpError> {
         let auth = token.clone().map_or(Auth::None, Auth::Token);
-        Ok(Self { api: Api::new(service, &auth, config.http.clone())?, token, config })
+        Ok(Self { api: Api::new(service, &auth, config.http.clone())?, url: service.url.clone(), token, config })
     }
 
     /// Asks which server it is.

@@ -2,7 +2,7 @@
 
 use super::image::{Image, Pushed};
 use super::target::Target;
-use super::version::{Abilities, Product, ServerVersion};
+use super::version::{Abilities, DispatchReply, Product, RunSource, ServerVersion};
 use super::{ForgeClient, NotReady, VerifyError, wire};
 use crate::model::VerifyPublish;
 use crate::service::http::{HttpError, Method, Request, clean};
@@ -31,6 +31,8 @@ pub(super) struct Look {
     pub(super) image: Option<(Image, Option<Pushed>)>,
     /// The workflow declares [`NONCE`].
     pub(super) takes_nonce: bool,
+    /// The labels that its jobs ask for, as far as they can be read.
+    pub(super) labels: Vec<String>,
 }
 
 /// The input by which a run can be told from every other one, where the workflow declares it.
@@ -52,7 +54,7 @@ impl ForgeClient {
     /// Looks at everything that a dispatch needs; changes nothing.
     pub(super) async fn look(&self, spec: &VerifyPublish) -> Result<Look, VerifyError> {
         let target = Target::new(spec)?;
-        let image = spec.image.as_deref().map(Image::parse).transpose()?;
+        let image = spec.image.as_deref().map(|image| Image::of(image, &self.url)).transpose()?;
         self.need_token()?;
         let server = self.detect().await.map_err(VerifyError::asking)?;
         let Some(abilities) = server.abilities() else {
@@ -62,7 +64,17 @@ impl ForgeClient {
         self.repository(&target, &mut notes).await?;
         let commit = self.commit(&target).await?;
         let workflow = self.workflow(&target, server.product, &commit).await?;
-        let takes_nonce = self.declares_nonce(&target, &workflow, &commit).await;
+        let text = self.workflow_text(&target, &workflow, &commit).await;
+        if text.as_deref().is_some_and(|text| !text.contains("workflow_dispatch")) {
+            notes.push(format!("`{workflow}` does not seem to have the trigger `workflow_dispatch`"));
+        }
+        let text = text.unwrap_or_default();
+        let (takes_nonce, labels) = (declares_nonce(&text), labels(&text));
+        let silent = abilities.reply == DispatchReply::Silent && abilities.runs == RunSource::Tasks;
+        if silent && spec.runner.is_none() {
+            let why = "the step names no `runner` that could be seen idle before".to_owned();
+            return Err(VerifyError::NotReady(NotReady::Unquiet { version: server.to_string(), why }));
+        }
         let image = match image {
             Some(image) => {
                 let before = self.pushed_before(&image).await?;
@@ -71,7 +83,7 @@ impl ForgeClient {
             None => None,
         };
         let preflight = Preflight { server, git_ref: target.git_ref.full(), commit, workflow, notes };
-        Ok(Look { preflight, target, abilities, image, takes_nonce })
+        Ok(Look { preflight, target, abilities, image, takes_nonce, labels })
     }
 
     async fn repository(&self, target: &Target, notes: &mut Vec<String>) -> Result<(), VerifyError> {
@@ -104,17 +116,13 @@ impl ForgeClient {
         Ok(clean(&found.commit.id))
     }
 
-    /// Whether the workflow declares [`NONCE`] among its inputs. Only a hint: what cannot be read is taken for a no.
-    async fn declares_nonce(&self, target: &Target, workflow: &str, commit: &str) -> bool {
+    /// The workflow's own text. Only hints are taken from it, so what cannot be read is not missed.
+    async fn workflow_text(&self, target: &Target, workflow: &str, commit: &str) -> Option<String> {
         let mut path = target.path(&["raw"]);
         path.extend(workflow.split('/'));
         let request = Request::new(Method::Get, &path).query("ref", commit);
-        let Ok(reply) = self.api().send(&request).await else { return false };
-        let text = String::from_utf8_lossy(reply.body());
-        let key = |line: &str| {
-            line.trim().trim_matches(['"', '\'']).strip_prefix(NONCE).map(|rest| rest.starts_with(['"', '\'', ':']))
-        };
-        text.lines().any(|line| key(line) == Some(true))
+        let reply = self.api().send(&request).await.ok()?;
+        Some(String::from_utf8_lossy(reply.body()).into_owned())
     }
 
     /// Finds the workflow as the server will: in the first of the directories that exists, by its file name.
@@ -145,9 +153,60 @@ impl ForgeClient {
     }
 }
 
+/// Whether a workflow declares [`NONCE`] among its inputs.
+fn declares_nonce(text: &str) -> bool {
+    let key = |line: &str| {
+        line.trim().trim_matches(['"', '\'']).strip_prefix(NONCE).map(|rest| rest.starts_with(['"', '\'', ':']))
+    };
+    text.lines().any(|line| key(line) == Some(true))
+}
+
+/// The labels in `runs-on`, on its line or as a list below it. An expression is none.
+fn labels(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut add = |word: &str| {
+        let word = word.trim().trim_matches(['"', '\'']);
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !word.is_empty() && word.chars().all(plain) && !found.iter().any(|known| known == word) {
+            found.push(word.to_owned());
+        }
+    };
+    let mut below = false;
+    for line in text.lines() {
+        let line = line.split(" #").next().unwrap_or_default().trim();
+        if let Some(rest) = line.strip_prefix("runs-on:") {
+            below = rest.trim().is_empty();
+            rest.trim().trim_start_matches('[').trim_end_matches(']').split(',').for_each(&mut add);
+        } else if let Some(item) = line.strip_prefix("- ").filter(|_| below) {
+            add(item);
+        } else {
+            below = false;
+        }
+    }
+    found
+}
+
 fn parsed(product: Product, version: &wire::Version) -> Result<ServerVersion, HttpError> {
     ServerVersion::parse(product, &version.version).ok_or_else(|| HttpError::Malformed {
         at: "the forge".to_owned(),
         reason: format!("`{}` is not a version", clean(&version.version)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_a_workflow() {
+        let text = "jobs:\n  a:\n    runs-on: docker # here\n  b:\n    runs-on: [self-hosted, 'arm64']\n  c:\n    \
+                    runs-on:\n      - big\n    steps:\n      - run: x\n  d:\n    runs-on: ${{ matrix.os }}\n";
+        assert_eq!(labels(text), ["docker", "self-hosted", "arm64", "big"]);
+    }
+
+    #[test]
+    fn a_nonce_is_a_key() {
+        assert!(declares_nonce("inputs:\n  keyswap_nonce:\n    required: false"));
+        assert!(!declares_nonce("# keyswap_nonce: no\n  keyswap_nonces:\n"));
+    }
 }

@@ -34,6 +34,13 @@ pub enum Progress {
         /// Why.
         reason: String,
     },
+    /// The dispatched run does not show: this forge shows a run only when a runner has taken it.
+    Untaken {
+        /// For how long.
+        since: Duration,
+    },
+    /// An older run may still wait for the runner: before that is cleared, ours could not be told from it.
+    Unquiet,
     /// The run's state changed.
     State {
         /// Which.
@@ -69,6 +76,8 @@ impl fmt::Display for Progress {
             Self::RunnerOffline { runner } => write!(f, "waiting for the runner {runner}: the forge sees it offline"),
             Self::Dispatched { run } => write!(f, "dispatched {run}"),
             Self::Looking { reason } => write!(f, "looking for the dispatched run: {reason}"),
+            Self::Untaken { since } => write!(f, "the dispatched run waits for a runner for {}s", since.as_secs()),
+            Self::Unquiet => f.write_str("waiting until the runner is idle: this forge does not name a dispatched run"),
             Self::State { run, state: RunState::Waiting, .. } => write!(f, "{run} waits for a runner"),
             Self::State { run, state: RunState::Blocked, need_approval: true } => {
                 write!(f, "{run} is blocked until somebody approves it")

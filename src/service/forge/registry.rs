@@ -22,6 +22,8 @@ pub(super) enum Served {
     Digest(String),
     /// The registry does not know the tag.
     Nothing,
+    /// The tag is an index, and the registry does not serve this part of it.
+    Hollow(String),
     /// It could not be asked, and why.
     Unknown(String),
 }
@@ -30,6 +32,21 @@ pub(super) enum Served {
 struct Granted {
     token: SecretString,
 }
+
+/// An index has these; a plain manifest has none.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Option<Vec<Child>>,
+}
+
+#[derive(Deserialize)]
+struct Child {
+    digest: String,
+}
+
+/// How many parts of an index are asked for: an image has a handful of platforms.
+const CHILDREN: usize = 64;
 
 #[derive(Deserialize)]
 struct Login {
@@ -46,12 +63,40 @@ impl ForgeClient {
         let path: Vec<&str> = ["v2"].into_iter().chain(image.path()).chain(["manifests", image.tag()]).collect();
         match reader.send(&Request::new(Method::Head, &path).header("accept", MANIFESTS)).await {
             Ok(reply) => match reply.header("docker-content-digest").filter(|digest| is_digest(digest)) {
-                Some(digest) => Served::Digest(digest),
+                Some(digest) => match self.hollow(&reader, image, &digest).await {
+                    Ok(None) => Served::Digest(digest),
+                    Ok(Some(child)) => Served::Hollow(child),
+                    Err(error) => Served::Unknown(format!("its parts cannot be looked at: {error}")),
+                },
                 None => Served::Unknown("it names no digest".to_owned()),
             },
             Err(error) if error.code() == Some(404) => Served::Nothing,
             Err(error) => Served::Unknown(error.to_string()),
         }
+    }
+
+    /// The first part of an index that the registry does not serve: the images for each platform are manifests of their own.
+    async fn hollow(&self, reader: &Api, image: &Image, digest: &str) -> Result<Option<String>, HttpError> {
+        let path = |of: &str| -> Vec<String> {
+            let parts = ["v2"].into_iter().chain(image.path()).chain(["manifests", of]);
+            parts.map(str::to_owned).collect()
+        };
+        let at = path(digest);
+        let at: Vec<&str> = at.iter().map(String::as_str).collect();
+        let index: Index = reader.send(&Request::new(Method::Get, &at).header("accept", MANIFESTS)).await?.json()?;
+        for child in index.manifests.unwrap_or_default().into_iter().take(CHILDREN) {
+            if !is_digest(&child.digest) {
+                return Ok(Some(crate::service::http::clean(&child.digest)));
+            }
+            let at = path(&child.digest);
+            let at: Vec<&str> = at.iter().map(String::as_str).collect();
+            match reader.send(&Request::new(Method::Head, &at).header("accept", MANIFESTS)).await {
+                Ok(_) => {}
+                Err(error) if error.code() == Some(404) => return Ok(Some(child.digest)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// The registry, with a token that may pull this image.

@@ -32,6 +32,10 @@ struct Row {
     busy: bool,
 }
 
+/// A page of the list; how many of them are read.
+const PAGE: usize = 50;
+const PAGES: usize = 40;
+
 #[derive(Debug, Deserialize)]
 struct Rows {
     #[serde(default)]
@@ -58,22 +62,44 @@ impl ForgeClient {
         if !server.abilities().is_some_and(|abilities| abilities.runners) {
             return Ok(None);
         }
-        let path = ["api", "v1", "repos", &owner, &repo, "actions", "runners"];
-        let request = Request::new(Method::Get, &path).query("visible", "true").query("limit", &50);
-        let rows = match server.product {
-            Product::Forgejo => self.get_if_there::<Vec<Row>>(&request).await,
-            Product::Gitea => self.get_if_there::<Rows>(&request).await.map(|rows| rows.map(|rows| rows.runners)),
-        };
-        let rows = match rows {
-            Ok(rows) => rows.unwrap_or_default(),
-            // Only an owner of the repository may see its runners.
-            Err(HttpError::Status(refusal)) if matches!(refusal.code, 401 | 403) => return Ok(None),
-            Err(error) => return Err(VerifyError::Http(error)),
-        };
-        let mut named = rows.iter().filter(|row| row.name == name);
-        Ok(match (named.next(), named.next()) {
-            (Some(row), None) => row.state(),
-            _ => None,
-        })
+        // A runner may belong to the repository, to what owns it, or to the whole forge. Forgejo's first list has all of them.
+        let at_repo = ["api", "v1", "repos", &owner, &repo];
+        let at_org = ["api", "v1", "orgs", &owner];
+        let levels: [&[&str]; 4] = [&at_repo, &at_org, &["api", "v1", "user"], &["api", "v1", "admin"]];
+        for level in levels {
+            let path = [level, &["actions", "runners"]].concat();
+            let rows = match self.runners_at(&path, server.product, name).await {
+                Ok(rows) => rows,
+                // Only who owns the level may see its runners.
+                Err(HttpError::Status(refusal)) if matches!(refusal.code, 401 | 403) => continue,
+                Err(error) => return Err(VerifyError::Http(error)),
+            };
+            match rows.as_slice() {
+                [] => {}
+                [one] => return Ok(one.state()),
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The runners of that name in one list, whatever its length.
+    async fn runners_at(&self, path: &[&str], product: Product, name: &str) -> Result<Vec<Row>, HttpError> {
+        let mut named = Vec::new();
+        for page in 1..=PAGES {
+            let request = Request::new(Method::Get, path).query("visible", "true");
+            let request = request.query("page", &page).query("limit", &PAGE);
+            let rows = match product {
+                Product::Forgejo => self.get_if_there::<Vec<Row>>(&request).await?,
+                Product::Gitea => self.get_if_there::<Rows>(&request).await?.map(|rows| rows.runners),
+            };
+            let rows = rows.unwrap_or_default();
+            let last = rows.len() < PAGE;
+            named.extend(rows.into_iter().filter(|row| row.name == name));
+            if last {
+                break;
+            }
+        }
+        Ok(named)
     }
 }

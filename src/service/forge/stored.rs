@@ -81,7 +81,20 @@ impl ForgeClient {
                 Err(error) => stored.unseen.push(format!("{place}: {error}")),
             }
         }
-        stored.unseen.push("secrets and variables of a user or of the whole forge: no call lists them".to_owned());
+        // Variables of a user are listed for himself alone; his secrets for nobody.
+        let asked = self.get_if_there::<super::wire::User>(&Request::new(Method::Get, &["api", "v1", "user"])).await;
+        let himself = asked.ok().flatten().is_some_and(|user| user.login.eq_ignore_ascii_case(&owner));
+        let mut unlisted =
+            "secrets of a user or of the whole forge, and variables of the whole forge: no call lists them";
+        if himself {
+            match self.list(&["api", "v1", "user", "actions"], "variables").await {
+                Ok(names) => stored.add(names.unwrap_or_default(), "variable of the user"),
+                Err(error) => stored.unseen.push(format!("variables of the user: {error}")),
+            }
+        } else {
+            unlisted = "secrets and variables of a user or of the whole forge: no call lists them";
+        }
+        stored.unseen.push(unlisted.to_owned());
         Ok(stored)
     }
 

@@ -109,6 +109,7 @@ mod tests {
             inputs: std::collections::BTreeMap::new(),
             on: crate::model::PublishOn::Any,
             runner: None,
+            job: None,
             runner_log: None,
             pushed_by: None,
         })

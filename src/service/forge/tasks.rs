@@ -1,18 +1,19 @@
 //! Runs as they show through `/actions/tasks`, for servers that have no list of runs (Forgejo 11, Gitea 1.24).
 //!
 //! A task exists only once a runner has taken a job: a run without tasks waits, and a run whose tasks have all
-//! succeeded may still have jobs that nobody has taken. Such a view says so (`partial`).
+//! succeeded may still have jobs that nobody has taken. Such a view says so (`partial`), unless every job that the
+//! dispatch named has its task: no list that is empty proves that nothing waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::dispatch::Started;
 use super::run::{RunRef, RunState, RunView};
-use super::target::Target;
+use super::target::{Target, repository};
 use super::version::{Abilities, RunSource};
-use super::{ForgeClient, wire};
+use super::{ForgeClient, VerifyError, wire};
 use crate::service::http::{HttpError, Method, Request, clean};
 
 /// One job that a runner has taken.
@@ -91,23 +92,42 @@ impl ForgeClient {
             return Ok(untaken(started, number, target));
         };
         view.run.id = started.run.id;
-        let seen = tasks.len() >= started.jobs.len() && !started.jobs.is_empty();
+        // A job that was run again has two tasks, and is one job.
+        let taken: BTreeSet<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+        let named: BTreeSet<&str> = started.jobs.iter().map(String::as_str).collect();
+        let seen = taken.len() >= named.len() && !named.is_empty();
         if view.state == RunState::Success && !seen {
             view.partial = true;
-            if abilities.open_jobs {
-                match self.open_jobs(target).await? {
-                    Some(0) => view.partial = false,
-                    Some(_) => view.state = RunState::Running,
-                    None => {}
-                }
+            if abilities.open_jobs && self.open_jobs(target, &started.labels).await?.is_some_and(|open| open > 0) {
+                view.state = RunState::Running;
             }
         }
         Ok(view)
     }
 
-    /// How many of the repository's jobs wait or run; `None` when the token's user may not know.
-    async fn open_jobs(&self, target: &Target) -> Result<Option<usize>, HttpError> {
-        let request = Request::new(Method::Get, &target.path(&["actions", "runners", "jobs"]));
+    /// The repository's tasks that run now, by their ids. `None`: this version has no such list.
+    pub(crate) async fn running(&self, repo: &str) -> Result<Option<Vec<u64>>, VerifyError> {
+        let (owner, name) = repository(repo)?;
+        let server = self.detect().await.map_err(VerifyError::asking)?;
+        if server.abilities().is_none() {
+            return Ok(None);
+        }
+        let path = ["api", "v1", "repos", &owner, &name, "actions", "tasks"];
+        let request = Request::new(Method::Get, &path).query("limit", &PAGE).query("page", &1);
+        let list: wire::Runs<Task> =
+            self.api().send(&request).await.map_err(VerifyError::asking)?.json().map_err(VerifyError::Http)?;
+        let running = list.workflow_runs.unwrap_or_default().into_iter().filter(|task| task.status == "running");
+        Ok(Some(running.map(|task| task.id).collect()))
+    }
+
+    /// How many of the repository's jobs for these labels wait or run; `None` when that cannot be known. Without labels the
+    /// server lists none, whatever waits: it is not asked then.
+    pub(super) async fn open_jobs(&self, target: &Target, labels: &[String]) -> Result<Option<usize>, HttpError> {
+        if labels.is_empty() {
+            return Ok(None);
+        }
+        let path = target.path(&["actions", "runners", "jobs"]);
+        let request = Request::new(Method::Get, &path).query("labels", &labels.join(","));
         match self.api().send(&request).await {
             Ok(reply) => {
                 let jobs: Option<Vec<serde::de::IgnoredAny>> = reply.json()?;

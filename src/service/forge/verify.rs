@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::{Mark, Started};
+use super::dispatch::{CLOCK_SLACK, Mark, Started};
 use super::image::{Image, ImageProof, Pushed, compare};
 use super::jobs::JobSeen;
 use super::preflight::{Look, NONCE, Preflight};
 use super::run::{RunRef, RunState, RunView};
 use super::runners::RunnerState;
 use super::target::Target;
-use super::version::{Abilities, RunSource};
+use super::version::{Abilities, DispatchReply, RunSource, ServerVersion};
 use super::{AuthProblem, ForgeClient, Leftover, NotReady, Progress, TimedOut, VerifyError, wire};
 use crate::model::VerifyPublish;
 use crate::service::http::{HttpError, Method, Request, jittered};
@@ -122,6 +122,11 @@ impl ForgeClient {
             Err(false) => {
                 let left = Box::pin(flight.give_up()).await;
                 let Flight { run, state, need_approval, .. } = flight;
+                if left == Leftover::Unknown {
+                    let waited = spec.timeout;
+                    let reason = format!("no runner has taken it within {waited:?}, or it does not show");
+                    return Err(VerifyError::Untold { reason });
+                }
                 Err(VerifyError::TimedOut(Box::new(TimedOut { run, state, need_approval, waited: spec.timeout, left })))
             }
         }
@@ -152,12 +157,12 @@ impl ForgeClient {
 impl Flight<'_> {
     async fn fly(&mut self) -> Result<Published, VerifyError> {
         let client = self.client;
-        let Look { preflight, target, abilities, image, takes_nonce } = client.look(self.spec).await?;
+        let Look { mut preflight, target, abilities, image, takes_nonce, labels } = client.look(self.spec).await?;
         if takes_nonce {
             self.inputs.entry(NONCE.to_owned()).or_insert_with(|| uuid::Uuid::new_v4().simple().to_string());
         }
-        self.await_runner().await?;
-        let mark = client.mark(&target, abilities).await.map_err(VerifyError::asking)?;
+        self.await_runner(&mut preflight.notes).await?;
+        let mark = self.mark(&target, abilities, &labels, &preflight.server).await?;
         (self.progress)(Progress::Ready {
             server: preflight.server.to_string(),
             workflow: preflight.workflow.clone(),
@@ -172,7 +177,8 @@ impl Flight<'_> {
             image: image.is_some(),
         };
         self.sent = Some(sent.clone());
-        let started = client.start(&target, &self.inputs, abilities, mark, self.progress).await?;
+        let mut started = client.start(&target, &self.inputs, abilities, mark, self.progress).await?;
+        started.labels = labels;
         self.run = Some(started.run.clone());
         (self.progress)(Progress::Dispatched { run: started.run.clone() });
         let view = self.watch(&sent, &started).await?;
@@ -190,21 +196,58 @@ impl Flight<'_> {
 
     /// Waits until the forge sees the runner that the step names, where it tells: a run that no runner takes would only be
     /// waited for until the step's time is over.
-    async fn await_runner(&mut self) -> Result<(), VerifyError> {
-        let Some(runner) = self.spec.runner.clone() else { return Ok(()) };
-        let (began, limit) = (Instant::now(), self.client.config().runner_back);
-        let mut said = false;
-        // What cannot be asked does not stand in the way: the run itself will show it.
-        while let Ok(Some(RunnerState::Offline)) = self.client.runner_state(&self.spec.repo, &runner).await {
-            if began.elapsed() >= limit {
-                return Err(VerifyError::NotReady(NotReady::RunnerOffline { runner, waited: limit }));
-            }
-            if !std::mem::replace(&mut said, true) {
-                (self.progress)(Progress::RunnerOffline { runner: runner.clone() });
-            }
-            sleep(jittered(self.client.config().poll_first)).await;
+    async fn await_runner(&mut self, notes: &mut Vec<String>) -> Result<(), VerifyError> {
+        if let Some(runner) = &self.spec.runner {
+            notes.extend(self.client.back(&self.spec.repo, runner, self.progress).await?);
         }
         Ok(())
+    }
+
+    /// Notes what is there before the dispatch, and whether an older run may wait without being shown.
+    async fn mark(
+        &mut self,
+        target: &Target,
+        abilities: Abilities,
+        labels: &[String],
+        server: &ServerVersion,
+    ) -> Result<Mark, VerifyError> {
+        let client = self.client;
+        let asked = async || client.mark(target, abilities).await.map_err(VerifyError::asking);
+        let mut mark = asked().await?;
+        if abilities.runs != RunSource::Tasks {
+            return Ok(mark);
+        }
+        if abilities.reply != DispatchReply::Silent {
+            // The run is looked for only if the answer gets lost.
+            mark.queue = !matches!(client.open_jobs(target, labels).await, Ok(Some(0)));
+            return Ok(mark);
+        }
+        // A runner that was idle all the time has nothing waiting for it: it would have taken it.
+        let (began, config) = (Instant::now(), client.config());
+        let (mut since, mut said) = (Instant::now(), false);
+        let runner = self.spec.runner.as_deref().unwrap_or_default();
+        loop {
+            let state = client.runner_state(&self.spec.repo, runner).await;
+            let now = asked().await?;
+            if !matches!(state, Ok(Some(RunnerState::Idle))) || now.number != mark.number {
+                since = Instant::now();
+                if !std::mem::replace(&mut said, true) {
+                    (self.progress)(Progress::Unquiet);
+                }
+            }
+            mark = now;
+            if since.elapsed() >= config.quiet {
+                return Ok(mark);
+            }
+            if began.elapsed() >= config.runner_back {
+                let why = match state {
+                    Ok(Some(_)) => format!("the runner {runner} was never idle for {:?}", config.quiet),
+                    _ => format!("it does not tell whether the runner {runner} is idle"),
+                };
+                return Err(VerifyError::NotReady(NotReady::Unquiet { version: server.to_string(), why }));
+            }
+            sleep(jittered(config.poll_first)).await;
+        }
     }
 
     /// Waits for the run's end.
@@ -298,10 +341,17 @@ impl Flight<'_> {
             let run = match run {
                 Some(run) => run,
                 // The dispatch was under way: its run is looked for, once more and not for long.
-                None => match self.client.find(&sent.target, &self.inputs, sent.abilities, sent.mark).await {
-                    Ok(Some(run)) => run,
-                    Ok(None) | Err(_) => return Leftover::Unknown,
-                },
+                None => {
+                    let patience = Some(self.client.config().look_for);
+                    let (target, abilities) = (&sent.target, sent.abilities);
+                    let mut silent = |_: Progress| {};
+                    let found =
+                        self.client.find(target, &self.inputs, abilities, sent.mark, patience, &mut silent).await;
+                    match found {
+                        Ok(Some(run)) => run,
+                        Ok(None) | Err(_) => return Leftover::Unknown,
+                    }
+                }
             };
             self.run = Some(run.clone());
             self.client.end(&sent, run).await
@@ -317,6 +367,36 @@ impl Flight<'_> {
 }
 
 impl ForgeClient {
+    /// Waits until the forge sees a runner, where it tells. What cannot be asked does not stand in the way, and is told: the
+    /// run itself will show it.
+    pub(crate) async fn back(
+        &self,
+        repo: &str,
+        runner: &str,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Option<String>, VerifyError> {
+        let (began, limit) = (Instant::now(), self.config().runner_back);
+        let mut said = false;
+        loop {
+            match self.runner_state(repo, runner).await {
+                Ok(Some(RunnerState::Offline)) => {}
+                Ok(Some(_)) => return Ok(None),
+                Ok(None) => return Ok(Some(format!("the forge does not tell whether the runner {runner} is back"))),
+                Err(error) => {
+                    return Ok(Some(format!("the forge was not asked whether the runner {runner} is back: {error}")));
+                }
+            }
+            if began.elapsed() >= limit {
+                let runner = runner.to_owned();
+                return Err(VerifyError::NotReady(NotReady::RunnerOffline { runner, waited: limit }));
+            }
+            if !std::mem::replace(&mut said, true) {
+                progress(Progress::RunnerOffline { runner: runner.to_owned() });
+            }
+            sleep(jittered(self.config().poll_first)).await;
+        }
+    }
+
     async fn end(&self, sent: &Sent, run: RunRef) -> Leftover {
         let left = |run, reason: String| Leftover::Running { run, reason };
         let Some(id) = run.id.filter(|_| sent.abilities.cancel) else {
@@ -327,7 +407,7 @@ impl ForgeClient {
         if let Err(error) = self.api().send(&request).await {
             return left(run, format!("cancelling it failed: {error}"));
         }
-        let started = Started { run: run.clone(), jobs: Vec::new() };
+        let started = Started { run: run.clone(), jobs: Vec::new(), labels: Vec::new() };
         match self.view(&sent.target, sent.abilities, &started).await {
             Ok(Some(view)) if view.state == RunState::Cancelled => Leftover::Cancelled(run),
             Ok(Some(view)) if view.is_final() => Leftover::Ended { run, state: view.state },
@@ -341,6 +421,12 @@ impl ForgeClient {
 fn judge(view: RunView, sent: &Sent) -> Result<RunView, VerifyError> {
     if view.run.number.is_some_and(|number| number <= sent.mark.number) {
         let reason = format!("{} was there before the dispatch", view.run);
+        return Err(VerifyError::Untold { reason });
+    }
+    // Neither the run nor a job of it may be older than the question: our runner was restarted before that.
+    let early = |time: Option<Timestamp>| matches!((time, sent.mark.time), (Some(time), Some(mark)) if time < mark - CLOCK_SLACK);
+    if early(view.started) || early(view.stopped) {
+        let reason = format!("{} ran before the dispatch", view.run);
         return Err(VerifyError::Untold { reason });
     }
     if !view.is_of(&sent.target) {

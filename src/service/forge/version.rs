@@ -53,8 +53,6 @@ pub(super) enum RunSource {
 pub(super) struct Abilities {
     pub(super) reply: DispatchReply,
     pub(super) runs: RunSource,
-    /// The list of runs can be narrowed to one workflow.
-    pub(super) filter_workflow: bool,
     /// A run can be cancelled.
     pub(super) cancel: bool,
     /// A run's jobs can be listed.
@@ -89,7 +87,6 @@ impl ServerVersion {
                 since(11).then(|| Abilities {
                     reply: DispatchReply::RunInfo,
                     runs: if since(12) { RunSource::Forgejo } else { RunSource::Tasks },
-                    filter_workflow: since(15),
                     cancel: since(16),
                     jobs: since(16),
                     job_log: since(16),
@@ -102,7 +99,6 @@ impl ServerVersion {
                 since(24).then(|| Abilities {
                     reply: if since(26) { DispatchReply::RunDetails } else { DispatchReply::Silent },
                     runs: if since(25) { RunSource::Gitea } else { RunSource::Tasks },
-                    filter_workflow: false,
                     cancel: false,
                     jobs: since(25),
                     job_log: since(24),

@@ -1,6 +1,9 @@
 //! A runner that works on a job: it is waited for, or left alone.
 
-use crate::support::runner_host::{AtWork, ENV_FILE, LIVE, Playbook, RunnerHost, Said, TOKEN_FILE, command, verify};
+use crate::support::runner_host::{
+    AtWork, CONTROL_FILE as RUNNERCTL, ENV_FILE, LIVE, PID_FILE, Playbook, RunnerHost, Said, TOKEN_FILE, command,
+    verify,
+};
 use crate::support::wait_until;
 
 const PROGRAM_FILE: &str = "/usr/local/sbin/forgejo-runner";
@@ -120,4 +123,155 @@ fn a_job_that_only_the_forge_knows_of_is_waited_for() {
     host.forge_sees_runner("idle");
     let said = work.end();
     said.assert(0, "succeeded", "changed");
+}
+
+#[test]
+fn a_job_that_begins_as_the_runner_is_restarted_is_told() {
+    let host = host();
+    let job = format!("echo job >{LIVE}/jobs/orders; until [ -s {LIVE}/jobs/busy ]; do sleep 0.02; done");
+    // What restarts it is slower than the job is to begin, and then ends both.
+    let playbook = Playbook::rotate().with(
+        "restart",
+        format!(
+            "restart = {{ command = '''{job}; sleep 1; kill $(cat {LIVE}/jobs/busy); {CONTROL_FILE}''', pid_file = \"{LIVE}/jobs/pid\", healthy = \"200ms\", timeout = \"20s\" }}"
+        ),
+    );
+    let said = host.rotate(&playbook, &[]);
+    said.assert(0, "succeeded", "changed");
+    let note = "a job began as the runner was restarted and may have been cut off: process:";
+    assert!(said.host()["notes"].to_string().contains(note), "{}", said.all());
+}
+
+#[test]
+fn a_rollback_waits_for_a_job_and_tells_of_one_that_it_cuts_off() {
+    let host = host();
+    let before = host.picture();
+    let begins = format!("echo job >{LIVE}/jobs/orders; until [ -s {LIVE}/jobs/busy ]; do sleep 0.02; done");
+    // The job begins on the runner that was restarted; then a step fails.
+    let playbook = playbook("drain_timeout = \"1s\"").before("verify", "a job comes", command(&begins, "true")).before(
+        "verify",
+        "fails",
+        command("exit 7", "true"),
+    );
+    let said = host.rotate(&playbook, &[]);
+    said.assert(2, "rolled-back", "rolled-back");
+    before.assert_same(&host.picture(), &said);
+    assert!(said.stdout.contains("waits for running jobs before the runner goes back: process:"), "{}", said.all());
+    assert!(said.host()["notes"].to_string().contains("jobs that ran were cut off: process:"), "{}", said.all());
+
+    // One that ends in time is not cut off.
+    let playbook = Playbook { steps: playbook.steps.clone(), ..playbook }.with(
+        "restart",
+        format!(
+            "restart = {{ command = \"{CONTROL_FILE}\", pid_file = \"{LIVE}/jobs/pid\", healthy = \"200ms\", timeout = \"20s\", drain_timeout = \"60s\" }}"
+        ),
+    );
+    host.sh(&format!("rm -f {LIVE}/jobs/busy"));
+    let work = start(&host, &playbook);
+    wait_until("the way back waits", || work.so_far().contains("waits for running jobs before the runner goes back"));
+    order(&host, "done");
+    let said = work.end();
+    said.assert(2, "rolled-back", "rolled-back");
+    assert!(!said.host()["notes"].to_string().contains("cut off"), "{}", said.all());
+}
+
+const DOCKER_FILE: &str = "/usr/local/bin/docker";
+const SYSTEMCTL_FILE: &str = "/usr/local/bin/systemctl";
+
+/// A program in the place of `docker`: the usual runner is a container, an engine for jobs stands in its network.
+fn docker() -> String {
+    format!(
+        "#!/bin/sh\npid=$(cat {PID_FILE})\ncase \"$*\" in\n\
+         'ps --filter name='*) [ ! -e {LIVE}/hangs ] || sleep 60; cat {LIVE}/containers 2>/dev/null; : ;;\n\
+         '-H unix:///run/own.sock ps '*) cat {LIVE}/own 2>/dev/null; : ;;\n\
+         'ps -q --filter network=4e7') echo cafe01; echo beef02 ;;\n\
+         'exec cafe01 docker ps '*) cat {LIVE}/nested 2>/dev/null; : ;;\n\
+         *State.Running*) echo true false $pid beef02 0 $pid ;;\n\
+         *StopTimeout*) echo 3600 ;;\n\
+         *NetworkSettings*) echo 4e7 ;;\n\
+         *.Path*cafe01) echo dockerd-entrypoint.sh dockerd ;;\n\
+         *.Path*) echo forgejo-runner daemon ;;\n\
+         'restart -t '*) {RUNNERCTL} restart ;;\n\
+         *) exit 1 ;;\nesac\n"
+    )
+}
+
+/// A program in the place of `systemctl`, that knows one unit.
+fn systemctl() -> String {
+    format!(
+        "#!/bin/sh\ncase \"$*\" in\n\
+         *TimeoutStopUSec*) echo TimeoutStopUSec=5s ;;\n\
+         'show '*) echo LoadState=loaded; echo ActiveState=active; echo SubState=running; echo MainPID=$(cat {PID_FILE});\n\
+         echo InvocationID=$(cat {PID_FILE}); echo NRestarts=0 ;;\n\
+         'restart '*) {RUNNERCTL} restart ;;\n\
+         daemon-reload | 'reset-failed '*) ;;\n\
+         *) exit 1 ;;\nesac\n"
+    )
+}
+
+fn install(host: &RunnerHost, file: &str, program: &str) {
+    host.sh(&format!("mkdir -p {} && : >{file} && chmod 755 {file}", file.rsplit_once('/').unwrap().0));
+    std::fs::write(host.path(file), program).unwrap();
+}
+
+fn restarts(how: &str) -> Playbook {
+    Playbook::rotate().with(
+        "restart",
+        format!("restart = {{ {how}, healthy = \"200ms\", timeout = \"20s\", drain_timeout = \"60s\" }}"),
+    )
+}
+
+/// A task's container is there: the run waits, and goes on when it is gone.
+fn waits_for(host: &RunnerHost, playbook: &Playbook, list: &str) {
+    host.sh(&format!("echo FORGEJO-ACTIONS-TASK-7_x >{LIVE}/{list}"));
+    let before = host.picture();
+    let work = start(host, playbook);
+    wait_until("the run waits", || {
+        work.so_far().contains("waits for running jobs: container:FORGEJO-ACTIONS-TASK-7_x")
+    });
+    before.assert_same(&host.picture(), &Said::new(None, Vec::new(), Vec::new()));
+    host.sh(&format!("rm {LIVE}/{list}"));
+    let said = work.end();
+    said.assert(0, "succeeded", "changed");
+    host.say(&["rollback"]).assert(0, "rolled-back", "rolled-back");
+}
+
+#[test]
+fn jobs_of_a_runner_in_docker_are_containers_of_its_engines() {
+    let host = RunnerHost::start();
+    install(&host, DOCKER_FILE, &docker());
+    let playbook = restarts("docker = \"forgejo-runner\"");
+    waits_for(&host, &playbook, "containers");
+    waits_for(&host, &playbook, "nested");
+    // The time that it would need to stop is more than a restart gives it.
+    let said = host.rotate(&playbook, &["--check"]);
+    assert!(
+        said.stdout.contains("may take 3600 s to stop, and a restart within `timeout` gives it 10 s"),
+        "{}",
+        said.all()
+    );
+}
+
+#[test]
+fn jobs_of_a_runner_under_systemd_are_found_in_its_own_engine_too() {
+    let host = RunnerHost::start();
+    install(&host, DOCKER_FILE, &docker());
+    install(&host, SYSTEMCTL_FILE, &systemctl());
+    let env = host.read(ENV_FILE);
+    std::fs::write(host.path(ENV_FILE), format!("DOCKER_HOST=unix:///run/own.sock\n{env}")).unwrap();
+    host.control("restart");
+    let playbook = restarts("systemd = \"forgejo-runner\"");
+    waits_for(&host, &playbook, "own");
+    let said = host.rotate(&playbook, &["--check"]);
+    assert!(said.stdout.contains("is killed 5 s after it was told to stop"), "{}", said.all());
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_no_idle_one() {
+    let host = RunnerHost::start();
+    install(&host, DOCKER_FILE, &docker().replace("sleep 60", "exit 1"));
+    host.sh(&format!(": >{LIVE}/hangs"));
+    let said = host.rotate(&restarts("docker = \"forgejo-runner\""), &["--check"]);
+    let words = "running jobs may have been missed: the docker engine does not answer";
+    assert!(said.stdout.contains(words), "{}", said.all());
 }

@@ -1,6 +1,7 @@
 //! A publish run that is green and proves nothing: told by what the host says of it.
 
 use keyswap::model::Fingerprint;
+use keyswap::sandbox::forge::Ending;
 
 use crate::support::runner_host::{
     AtWork, CONTROL_FILE, ENV_FILE, LIVE, Playbook, RunnerHost, SHARED_FILE, Said, TOKEN_FILE, env_text, whole,
@@ -87,6 +88,64 @@ fn a_runner_that_lost_the_pointer_during_the_run_proves_nothing() {
     host.sh(&format!("rm {LIVE}/working"));
     let said = work.end();
     assert_taken_back(&host, &said, "the runner no longer has the new credential");
+}
+
+#[test]
+fn a_run_that_an_earlier_process_worked_on_proves_nothing() {
+    let host = RunnerHost::start();
+    host.sh(&format!(": >{LIVE}/working"));
+    let args = host.run_args(&playbook(&here()));
+    let work = AtWork::start(&mut host.keyswap("state"), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_until("the job runs", || host.path(LIVE).join("tasks.log").exists());
+    // The run was taken before this restart; the pointer is as it should be.
+    host.sh(&format!("{CONTROL_FILE} restart; rm {LIVE}/working"));
+    let said = work.end();
+    assert_taken_back(&host, &said, "the runner's process is not the one that was started on the new credential");
+}
+
+#[test]
+fn every_job_must_have_run_here_unless_one_is_named() {
+    let host = RunnerHost::start();
+    // The runner says that it took the first of them; nobody here took the second.
+    host.with_forge(|repo| repo.jobs = vec!["build".to_owned(), "push".to_owned()]);
+    let said = host.rotate(&playbook(&here()), &[]);
+    assert_taken_back(&host, &said, "its job `push` ran on another runner");
+    let said = host.rotate(&playbook(&format!("{}, job = \"push\"", here())), &[]);
+    assert_taken_back(&host, &said, "it ran on another runner");
+    let said = host.rotate(&playbook(&format!("{}, job = \"build\"", here())), &[]);
+    said.assert(0, "succeeded", "changed");
+    assert!(said.stdout.contains("; it ran on runner-01"), "{}", said.all());
+}
+
+#[test]
+fn where_nobody_can_tell_the_verdict_is_unverified() {
+    let host = RunnerHost::start();
+    let playbook = playbook("on = \"any\"");
+    let said = host.rotate(&playbook, &["--check"]);
+    for words in [
+        "publishes for real, once, and the tag of owner/name:latest moves: nothing undoes that",
+        "takes a run on any runner: unless it ran on a host of this run, publishing stays unverified",
+        "the tag of owner/name:latest moves, and nothing moves it back",
+        "the forge is not asked for running jobs",
+    ] {
+        assert!(said.stdout.contains(words), "{words}: {}", said.all());
+    }
+    let said = host.rotate(&playbook, &[]);
+    said.assert(0, "succeeded", "changed");
+    assert!(said.stdout.contains("\"unverified: run #41"), "{}", said.all());
+    let notes = said.host()["notes"].to_string();
+    assert!(notes.contains("publishing is unverified: it is not known whether it ran on runner-01"), "{}", said.all());
+}
+
+#[test]
+fn a_publish_that_failed_is_not_repeated() {
+    let host = RunnerHost::start();
+    host.publishing_ends_in(Ending::Failure);
+    let mut again = playbook(&here());
+    again.steps.last_mut().unwrap().1.push_str("\nretries = 3");
+    let said = host.rotate(&again, &[]);
+    assert_taken_back(&host, &said, "failed: a job did not succeed");
+    assert_eq!(host.dispatched(), 1);
 }
 
 #[test]

@@ -17,7 +17,9 @@ fn shipped(name: &str) -> String {
         } else if line.starts_with("from = \"prompt\"") {
             "from = \"file\"\npath = \"token\"".to_owned()
         } else {
+            let log = format!("on = \"this-runner\", runner_log = \"{LIVE}/tasks.log\"");
             line.replace("value = \"/data/infisical-token-auth-token\"", &format!("value = \"{TOKEN_FILE}\""))
+                .replace("on = \"this-runner\"", &log)
         }
     });
     fitted.collect::<Vec<_>>().join("\n")

@@ -1,5 +1,6 @@
 //! The forge client against the stand-in: simulated servers, every version, lost answers.
 
+mod lies;
 mod proof;
 
 use std::collections::BTreeMap;
@@ -38,9 +39,15 @@ fn spec() -> VerifyPublish {
         inputs: BTreeMap::new(),
         on: PublishOn::Any,
         runner: None,
+        job: None,
         runner_log: None,
         pushed_by: None,
     }
+}
+
+/// The same, with a runner that can be looked at.
+fn on_runner() -> VerifyPublish {
+    VerifyPublish { runner: Some("rs2000".to_owned()), ..spec() }
 }
 
 /// The usual patience, a hundred times shorter.
@@ -55,6 +62,7 @@ fn quick() -> ForgeConfig {
         say_again: ms(50),
         settle: ms(60),
         runner_back: ms(300),
+        quiet: ms(30),
         give_up: ms(1500),
     }
 }
@@ -65,7 +73,9 @@ fn client(forge: &StandIn, token: Option<&str>) -> ForgeClient {
 }
 
 async fn stand_in(version: Version, hook: impl RunnerHook + 'static) -> StandIn {
-    StandIn::start(Setup::new(version, TOKEN), hook).await.unwrap()
+    let forge = StandIn::start(Setup::new(version, TOKEN), hook).await.unwrap();
+    forge.world().runners = vec![("rs2000".to_owned(), "idle".to_owned())];
+    forge
 }
 
 async fn ending(version: Version, ending: Ending) -> StandIn {
@@ -138,11 +148,11 @@ async fn forgejo_11_is_followed_through_its_tasks() {
 #[tokio::test]
 async fn gitea_24_cannot_tell_that_all_jobs_ended() {
     let forge = ending(Version::Gitea(24), Ending::Success).await;
-    let (outcome, _) = verify(&forge, &spec()).await;
+    let (outcome, _) = verify(&forge, &on_runner()).await;
     assert!(matches!(outcome, Err(VerifyError::Unverified { .. })), "{outcome:?}");
 
     let forge = ending(Version::Gitea(24), Ending::Failure).await;
-    let (outcome, _) = verify(&forge, &spec()).await;
+    let (outcome, _) = verify(&forge, &on_runner()).await;
     assert!(matches!(outcome, Err(VerifyError::Ended { state: RunState::Failure, .. })), "{outcome:?}");
 }
 
@@ -398,9 +408,11 @@ async fn among_others_where(
         if matches!(progress, Progress::Ready { .. }) {
             let mut world = forge.world();
             let repo = world.repos[0].clone();
-            for (workflow, git_ref, event, actor) in others {
+            for (nth, (workflow, git_ref, event, actor)) in others.iter().enumerate() {
                 let id = world.add_run(&repo, workflow, git_ref, event, actor);
-                let theirs = BTreeMap::from([(declared.to_owned(), "theirs".to_owned())]);
+                // Of every second one the inputs are not told.
+                let theirs = [(declared.to_owned(), "theirs".to_owned())];
+                let theirs = theirs.into_iter().filter(|_| nth % 2 == 0).collect();
                 world.run_mut(id).unwrap().dispatched.inputs = theirs;
             }
         }
@@ -431,6 +443,9 @@ async fn ours_is_told_from_others_or_not_at_all() {
     assert!(outcome.is_ok(), "{outcome:?}");
     let outcome = among_others(&[twin], &[]).await;
     assert!(matches!(outcome, Err(VerifyError::Untold { .. })), "{outcome:?}");
+    // One that has our inputs outranks a twin of which they are not told.
+    let outcome = among_others_where("keyswap_nonce", &[twin, twin], &[]).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
     // A workflow that declares our nonce gets one, and by it the run is ours.
     let outcome = among_others_where("keyswap_nonce", &[twin], &[]).await;
     assert!(outcome.is_ok(), "{outcome:?}");

@@ -4,12 +4,12 @@ use keyswap::model::{Fingerprint, VerifyPublish};
 use keyswap::sandbox::forge::{Ending, Fault, FaultKind, Outcome, Version};
 use keyswap::service::forge::{Forge, NotReady, Progress, RunnerState, VerifyError};
 
-use super::{TOKEN, WITH_RUNS, client, dispatches, ending, spec, stand_in, verify, verify_with};
+use super::{TOKEN, WITH_RUNS, client, dispatches, ending, on_runner, spec, stand_in, verify, verify_with};
 
 const IMAGE: &str = "owner/name:latest";
 
 fn with_image() -> VerifyPublish {
-    VerifyPublish { image: Some(IMAGE.to_owned()), ..spec() }
+    VerifyPublish { image: Some(IMAGE.to_owned()), ..on_runner() }
 }
 
 fn digest(digit: &str) -> String {

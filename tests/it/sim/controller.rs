@@ -129,8 +129,8 @@ struct Verification {
 }
 
 impl Services for Verification {
-    fn preflight<'a>(&'a self, _: &'a VerifyPublish) -> BoxFuture<'a, Result<(), ServiceError>> {
-        Box::pin(async { Ok(()) })
+    fn preflight<'a>(&'a self, _: &'a VerifyPublish) -> BoxFuture<'a, Result<Vec<String>, ServiceError>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn verify_publish<'a>(

@@ -290,6 +290,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
             Fact::Service(ServiceFact {
                 active: if runner.is_some() { Active::Yes } else { Active::No },
                 pid: runner.as_ref().map(|_| 7),
+                process: None,
                 stale: false,
                 pointed: pointer.as_ref().and_then(|wanted| runner.map(|runner| runner.pointer == wanted.value)),
                 detail: String::new(),

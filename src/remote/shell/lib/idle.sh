@@ -14,7 +14,7 @@ ks_busy() {
   ks_svc_state "$1" "$2" "$3"
   KS_RUN_DIR=$dir
   [ "$KS_PID" = 0 ] || ks_busy_tree "$KS_PID"
-  ! command -v docker >/dev/null 2>&1 || ks_busy_containers "$@"
+  ks_busy_containers "$@"
 }
 
 # ks_processes: sets KS_TABLE to `PID PARENT NAME` of every process that lives, a line each. Names are made harmless.
@@ -54,9 +54,9 @@ KS_EOT
   named=' '
   while read -r pid parent name; do
     case $tree in *" $pid "*) ;; *) continue ;; esac
-    # the kernel keeps 15 characters of a name
+    # the kernel keeps 15 characters of a name, and a release's file is called `forgejo-runner-12.1.2-linux-amd64`
     case $name in
-      forgejo-runner | act_runner | gitea-runner | gitlab-runner | Runner.Listener) named="$named$pid " ;;
+      forgejo-runner* | forgejo_runner* | act_runner* | act-runner* | gitea-runner* | gitlab-runner* | Runner.Listener) named="$named$pid " ;;
     esac
   done <<KS_EOT
 $KS_TABLE
@@ -79,27 +79,59 @@ $KS_TABLE
 KS_EOT
 }
 
-# ks_task_containers DOCKER ARGS...: the names of task containers in an engine, as words.
+# ks_task_containers ENGINE ARGS...: the names of task containers in an engine, as words. Fails when it does not say them whole.
 ks_task_containers() {
   local list name
-  list=$(ks_bounded 15 "$@" ps --filter name=-ACTIONS-TASK- --format '{{.Names}}' 2>/dev/null) || return 1
-  KS_LOOKED="$KS_LOOKED containers"
+  list=$({ ks_bounded 15 "$@" ps --filter name=-ACTIONS-TASK- --format '{{.Names}}' 2>/dev/null; echo "=$?"; } | head -c 65536)
+  case $list in *"=0") list=${list%=0} ;; *) return 1 ;; esac
+  case " $KS_LOOKED " in *' containers '*) ;; *) KS_LOOKED="$KS_LOOKED containers" ;; esac
   while IFS= read -r name; do
     case $name in '' | *[!A-Za-z0-9_.-]*) continue ;; esac
+    case "$KS_JOBS " in *" container:$name "*) continue ;; esac
     KS_JOBS="$KS_JOBS container:$name"
   done <<KS_EOT
 $list
 KS_EOT
 }
 
-# ks_busy_containers KIND A B
+# ks_busy_containers KIND A B: looks into every engine that the runner may use for its jobs.
 ks_busy_containers() {
+  local pid id net engine
+  pid=$KS_PID
+  for engine in docker podman; do
+    command -v $engine >/dev/null 2>&1 || continue
+    ks_task_containers $engine && continue
+    # Where nothing listens there is no engine. One that hangs, or that will not have us, may run jobs.
+    case $engine.$1 in
+      docker.docker | docker.compose | podman.*) ;;
+      *) [ -S "${KS_DOCKER_SOCKET:-/var/run/docker.sock}" ] || continue ;;
+    esac
+    KS_BLIND="the $engine engine does not answer"
+  done
+  case $1 in
+    docker | compose) ;;
+    *)
+      [ "$pid" = 0 ] || ks_busy_own_engine "$pid"
+      return 0
+      ;;
+  esac
+  command -v docker >/dev/null 2>&1 || return 0
+  # The engine for jobs may be a container of the same project, or of the same network.
+  if [ "$1" = compose ]; then
+    ks_busy_nested "$(ks_compose 30 "$2" ps -q 2>/dev/null)"
+    return 0
+  fi
+  for net in $(ks_bounded 15 docker inspect -f '{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}' -- "$2" 2>/dev/null); do
+    case $net in *[!0-9a-f]*) continue ;; esac
+    ks_busy_nested "$(ks_bounded 15 docker ps -q --filter "network=$net" 2>/dev/null)"
+  done
+}
+
+# ks_busy_nested IDS: looks into those of these containers that are engines. One listens where its command says: on its socket
+# or a port.
+ks_busy_nested() {
   local id what
-  case $1 in docker | compose) ;; *) ks_task_containers docker || :; return 0 ;; esac
-  ks_task_containers docker || KS_BLIND="the docker engine does not answer"
-  [ "$1" = compose ] || return 0
-  # The engine for jobs may be one of the project's own containers. It listens where its command says: on its socket or a port.
-  for id in $(ks_compose 30 "$2" ps -q 2>/dev/null); do
+  for id in $1; do
     case $id in *[!0-9a-f]*) continue ;; esac
     what=$(ks_bounded 15 docker inspect -f '{{.Path}} {{join .Args " "}}' -- "$id" 2>/dev/null) || continue
     case $what in *dockerd*) ;; *) continue ;; esac
@@ -108,12 +140,90 @@ ks_busy_containers() {
   done
 }
 
+# ks_busy_own_engine PID: the runner may use an engine of its own user, or one that its environment names. Only one of this
+# host is asked: an address is never followed to another.
+ks_busy_own_engine() {
+  local at
+  if ks_proc_env "$1" DOCKER_HOST; then
+    case $KS_VALUE in
+      *[!A-Za-z0-9_./:-]*) at= ;;
+      unix:///* | tcp://127.0.0.1:* | tcp://localhost:*) at=$KS_VALUE ;;
+      *) at= ;;
+    esac
+    if [ -z "$at" ]; then
+      KS_BLIND="the runner's engine (DOCKER_HOST) is not one of this host"
+    else
+      ks_busy_engine_at "$at"
+    fi
+    return 0
+  fi
+  ks_proc_uid "$1" || return 0
+  for at in "/run/user/$KS_OWNER/docker.sock" "/run/user/$KS_OWNER/podman/podman.sock"; do
+    [ ! -S "$at" ] || ks_busy_engine_at "unix://$at"
+  done
+}
+
+# ks_busy_engine_at ADDRESS: both engines speak the same language.
+ks_busy_engine_at() {
+  if command -v docker >/dev/null 2>&1; then
+    ks_task_containers docker -H "$1" && return 0
+  elif command -v podman >/dev/null 2>&1; then
+    ks_task_containers podman --url "$1" && return 0
+  fi
+  KS_BLIND="the engine at $1 does not answer"
+}
+
+# ks_stop_limit KIND A B: sets KS_STOP to the seconds that the service manager gives the runner to stop (`infinity`: no end;
+# empty: it does not say).
+ks_stop_limit() {
+  local id unit n
+  KS_STOP=
+  case $1 in
+    systemd)
+      # `infinity`, or words as `1min 30s`
+      for id in $(ks_bounded 15 systemctl show -p TimeoutStopUSec -- "$2" 2>/dev/null); do
+        id=${id#TimeoutStopUSec=}
+        unit=${id##*[0-9]} n=${id%"$unit"}
+        case $id in infinity) KS_STOP=infinity; return 0 ;; esac
+        case $n in '' | *[!0-9]*) continue ;; esac
+        case $unit in s) ;; min) n=$((n * 60)) ;; h) n=$((n * 3600)) ;; d) n=$((n * 86400)) ;; *) n=0 ;; esac
+        KS_STOP=$((${KS_STOP:-0} + n))
+      done
+      ;;
+    docker | compose)
+      id=$2
+      [ "$1" = docker ] || id=$(ks_compose 30 "$2" ps -a -q "$3" 2>/dev/null | tail -n 1)
+      [ -z "$id" ] || KS_STOP=$(ks_bounded 15 docker inspect -f '{{.Config.StopTimeout}}' -- "$id" 2>/dev/null)
+      case $KS_STOP in *[!0-9]*) KS_STOP= ;; esac
+      ;;
+  esac
+}
+
+# ks_jobs_meanwhile STEP PID LIMIT: runs beside a restart, until the old process is gone, and notes in `meanwhile.STEP` a job
+# that it still has: it began after the last look.
+ks_jobs_meanwhile() {
+  local start i
+  ks_pid "$2" || return 0
+  start=$KS_START i=0
+  while ks_alive "$2" "$start" && [ ! -e "$KS_RUN_DIR/ended.$1" ] && [ $i -lt $(($3 * 2)) ]; do
+    KS_JOBS=
+    ks_busy_tree "$2"
+    if [ -n "$KS_JOBS" ]; then
+      printf '%s\n' "$KS_JOBS" >"$KS_RUN_DIR/meanwhile.$1"
+      return 0
+    fi
+    i=$((i + 1))
+    if [ $i -lt 5 ]; then sleep 0.1; else sleep 0.5; fi
+  done
+}
+
 # ks_look_busy N KIND A B
 ks_look_busy() {
   ks_busy "$2" "$3" "$4"
   ks_tail "$KS_JOBS"
+  ks_stop_limit "$2" "$3" "$4"
   # shellcheck disable=SC2153
-  ks_say busy n "$1" looked "${KS_LOOKED# }" jobs "$KS_TAIL" blind "$KS_BLIND"
+  ks_say busy n "$1" looked "${KS_LOOKED# }" jobs "$KS_TAIL" blind "$KS_BLIND" stop "$KS_STOP"
 }
 
 # ks_runner_log KIND A B LOG: what the runner wrote lately, from its own log: LOG if it is named, else the service manager's.
@@ -135,14 +245,17 @@ ks_runner_log() {
   esac
 }
 
-# ks_look_task N KIND A B LOG REPO TASK...: which of these tasks the runner says that it took, if its log can be read.
+# ks_look_task N KIND A B LOG REPO TASK...: which of these tasks the runner says that it took, if its log can be read. A log
+# that names no task at all proves nothing: a runner that logs only warnings never names one.
 ks_look_task() {
   local n kind a b log repo found read first
-  n=$1 kind=$2 a=$3 b=$4 log=$5 repo=$6
+  n=$1 kind=$2 a=$3 b=$4 log=$5
+  # the server writes the name as its owner does, whatever the playbook says
+  repo=$(printf '%s' "$6" | tr '[:upper:]' '[:lower:]')
   shift 6
   found='' read=no
   # A line of our own behind the log's last one: without a first one there was no log.
-  log=$(ks_runner_log "$kind" "$a" "$b" "$log" | tr -d '\000' | {
+  log=$(ks_runner_log "$kind" "$a" "$b" "$log" | tr -d '\000' | tr '[:upper:]' '[:lower:]' | grep -e 'task [0-9][0-9]* repo is ' | {
     IFS= read -r first && {
       printf '%s\n' "$first"
       cat

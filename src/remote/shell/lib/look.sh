@@ -242,7 +242,7 @@ ks_look_service() {
     fi
   fi
   ks_tail "$KS_DETAIL"
-  ks_say service n "$1" active "$KS_ACTIVE" pid "$KS_PID" stale "$stale" pointed "$pointed" detail "$KS_TAIL"
+  ks_say service n "$1" active "$KS_ACTIVE" pid "$KS_PID" start "$KS_START" stale "$stale" pointed "$pointed" detail "$KS_TAIL"
 }
 
 # ks_look_backups N PATH: the named backups of PATH, oldest first; and the one that was put back last.

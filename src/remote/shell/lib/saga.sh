@@ -278,7 +278,7 @@ ks_backup_of() {
 # was stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one. DRAIN `yes`: a
 # runner that works on a job is not touched.
 ks_restart() {
-  local step was hold limit kind a b command key value sha boot since fresh
+  local step was hold limit kind a b command key value sha boot since fresh meanwhile
   step=$1 was=$2 hold=$3 limit=$4 kind=$5 a=$6 b=$7 command=$8 key=$9
   value=${10} sha=${11}
   if [ "$was" = no ]; then
@@ -306,7 +306,11 @@ ks_restart() {
     ks_note "started.$step" "$KS_BOOT $since"
   fi
   if [ -z "$fresh" ]; then
+    # A job may still begin before the order arrives: nobody waits for it then, but it is told.
+    rm -f "$KS_RUN_DIR/meanwhile.$step" "$KS_RUN_DIR/ended.$step"
+    [ "${12}" != yes ] || [ "$KS_PID" = 0 ] || ks_jobs_meanwhile "$step" "$KS_PID" "$limit" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- &
     ks_svc_do restart "$limit" "$kind" "$a" "$b" "$command"
+    printf '' 2>/dev/null >"$KS_RUN_DIR/ended.$step" || :
     if [ "$KS_RC" != 0 ]; then
       ks_tail "$KS_OUT"
       if [ "$KS_RC" = 124 ] || [ "$KS_RC" = 137 ]; then
@@ -316,12 +320,14 @@ ks_restart() {
     fi
   fi
   ks_svc_steady "$hold" "$kind" "$a" "$b" || ks_die service "after the restart $KS_WHY"
+  meanwhile=
+  [ ! -s "$KS_RUN_DIR/meanwhile.$step" ] || read -r meanwhile <"$KS_RUN_DIR/meanwhile.$step"
   if [ "$KS_PID" = 0 ]; then
-    ks_say did step "$step" how changed process unchecked
+    ks_say did step "$step" how changed process unchecked cut "$meanwhile"
     return 0
   fi
   ks_proc_check "$KS_PID" "$KS_START" "$since" "$key" "$value" "$sha" || ks_die service "$KS_WHY"
-  ks_say did step "$step" how changed process "$KS_PID"
+  ks_say did step "$step" how changed process "$KS_PID-$KS_START" cut "$meanwhile"
 }
 
 # ks_command STEP LIMIT SCRIPT: an operator's command. Started alone is unknown: it is never run a second time.

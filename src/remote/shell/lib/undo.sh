@@ -174,7 +174,7 @@ ks_undo_command() {
 
 # service STEP WAS HOLD LIMIT KIND A B COMMAND: up on the old files if it was up, stopped if it was stopped.
 ks_undo_service() {
-  local step was hold limit boot since young
+  local step was hold limit boot since young jobs
   step=$2 was=$3 hold=$4 limit=$5
   shift 5
   boot='' since=0
@@ -212,6 +212,10 @@ ks_undo_service() {
   ks_ticks
   since=$KS_TICKS
   ks_spare_note "restarted.$step" "$step" "$KS_BOOT $since"
+  # Nobody is waited for here; who waits is the controller. What is cut off is told.
+  ks_busy "$1" "$2" "$3"
+  ks_tail "$KS_JOBS"
+  jobs=$KS_TAIL
   ks_svc_do restart "$limit" "$1" "$2" "$3" "$4"
   if [ "$KS_RC" != 0 ]; then
     ks_tail "$KS_OUT"
@@ -219,7 +223,7 @@ ks_undo_service() {
   fi
   ks_svc_steady "$hold" "$1" "$2" "$3" || ks_die service "after the restart on the old files $KS_WHY"
   [ "$KS_PID" = 0 ] || ks_proc_check "$KS_PID" "$KS_START" "$since" - - - || ks_die service "$KS_WHY"
-  echo "changed the runner was restarted on the old files"
+  echo "changed the runner was restarted on the old files${jobs:+; jobs that ran were cut off: $jobs}"
 }
 
 # remove STEP PATH POST
