@@ -152,8 +152,8 @@ fn a_run_that_was_taken_back_left_no_places() {
     assert_eq!((&said.events[0]["status"], &said.events[1]["status"]), (&"unknown".into(), &"unknown".into()));
     let named = audit(&host, &["playbook.toml"]);
     assert!(drift(&named).iter().any(|drift| drift.contains("is not there")), "{}", named.all());
-    let (mut inventory, path) = (String::new(), host.controller().join("inventory.toml"));
-    std::mem::swap(&mut inventory, &mut std::fs::read_to_string(&path).unwrap());
+    let path = host.controller().join("inventory.toml");
+    let inventory = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, inventory.replace("port = ", "port = 1 #")).unwrap();
     let lost = audit(&host, &[]);
     assert_eq!((lost.code, &lost.events[1]["status"]), (Some(4), &"unreachable".into()), "{}", lost.all());
