@@ -100,13 +100,13 @@ ks_busy_containers() {
   pid=$KS_PID
   for engine in docker podman; do
     command -v $engine >/dev/null 2>&1 || continue
-    ks_task_containers $engine && continue
-    # Where nothing listens there is no engine. One that hangs, or that will not have us, may run jobs.
+    # Where nothing listens there is no engine, and its program is not started to find that out: that costs more than all else.
     case $engine.$1 in
       docker.docker | docker.compose | podman.*) ;;
       *) [ -S "${KS_DOCKER_SOCKET:-/var/run/docker.sock}" ] || continue ;;
     esac
-    KS_BLIND="the $engine engine does not answer"
+    # One that hangs, or that will not have us, may run jobs.
+    ks_task_containers $engine || KS_BLIND="the $engine engine does not answer"
   done
   case $1 in
     docker | compose) ;;
