@@ -26,8 +26,8 @@ impl Saga {
         if acted.process_unchecked {
             self.notes.push("process not checked".to_owned());
         } else if !acted.left_stopped {
-            self.seen
-                .push(format!("the process began after the new files were in place, and stayed up for {healthy:?}"));
+            let up = if healthy.is_zero() { String::new() } else { format!(", and stayed up for {healthy:?}") };
+            self.seen.push(format!("the process began after the new files were in place{up}"));
             if let Some(pointer) = pointer {
                 self.seen.push(format!("its environment has {}={}", pointer.key, pointer.value));
                 if pointer.content.is_some() {

@@ -91,6 +91,7 @@ const README: &[Row] = &[
     ),
     ("keyswap approve rotation.plan --signer alice@example.net --key ~/.ssh/id_ed25519", Typed(&[0]), as_it_is),
     ("keyswap run --plan rotation.plan", Typed(&[0]), as_it_is),
+    ("keyswap report --html report.html", Typed(&[0]), as_it_is),
     (
         "keyswap identity apply inventory/identities/forgejo-docker-publish.toml -i inventory/example.toml",
         Typed(&[0]),
@@ -150,6 +151,8 @@ const RUNBOOK: &[Row] = &[
     ("keyswap resume --back", Typed(&[0]), cut_off),
     ("keyswap resume --back", Typed(&[0]), cut_off),
     (BY_HAND, OnTheHost, rotated),
+    ("keyswap report --html report.html", Typed(&[0]), as_it_is),
+    ("keyswap report --html report.html --json report.json", Typed(&[0]), as_it_is),
     ("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", OnTheHost, as_it_is),
     (
         "keyswap exec -i inventory/example.toml -l docker-publish -- systemctl is-active forgejo-runner",
