@@ -185,6 +185,7 @@ fn verify_publish() -> Value {
             templated(word("Where it must have run: anywhere, or on a host of this batch", &["any", "this-runner"])),
         ),
         ("runner", text("The name by which the forge knows this host's runner")),
+        ("job", text("With `this-runner`: the job that must have run there; all of them without it")),
         ("runner_log", remote_path("The runner's own log on the host")),
         ("pushed_by", text("The account that must have pushed the image")),
     ];

@@ -48,3 +48,20 @@ fn the_first_401_stops_those_of_the_batch_too_that_have_not_begun() {
     assert!(stands[2..9].contains(&Stand::Untouched), "nobody begins any more: {}", said.all());
     assert_eq!(stands[9..], [Stand::Untouched; 3], "{}", said.all());
 }
+
+#[test]
+fn a_verification_that_fails_takes_both_hosts_of_its_batch_back() {
+    let (fleet, forge) = Fleet::with_forge(2);
+    let mut playbook = Playbook::new("max_failures = 0\non_failure = \"rollback-batch\"");
+    playbook.rollout = playbook.rollout.replace("[1, \"25%\", \"100%\"]", "[2]");
+    // It is green, and nobody can tell that it ran on one of them.
+    let verify = r#"repo = "owner/repo", workflow = "docker-publish.yml", ref = "main", on = "this-runner""#;
+    playbook.late =
+        format!("[[steps]]\nname = \"verify\"\nonce = \"batch\"\nretries = 2\nverify-publish = {{ {verify} }}\n");
+    let said = fleet.run(&playbook, &[]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert_eq!(words(&said), "rolled-back rolled-back", "{}", said.all());
+    fleet.assert("OO", &said);
+    assert!(said.stdout.contains("it is not known whether it ran on runner-1, runner-2"), "{}", said.all());
+    assert_eq!(forge.world().runs.len(), 1, "a publish is not repeated: {}", said.all());
+}
