@@ -238,7 +238,7 @@ fn pyinfra(fleet: &Fleet, port: u16) -> Command {
     write(fleet, "inventory.py", &format!("fleet = ([\n{hosts}], {shared})\n"));
     write(fleet, "deploy.py", include_str!("pyinfra_deploy.py"));
     let mut command = Command::new(venv("pyinfra"));
-    command.args(["-y", "--parallel", &fleet.count.to_string(), "inventory.py", "deploy.py"]);
+    command.args(["-y", "--no-wait", "--parallel", &fleet.count.to_string(), "inventory.py", "deploy.py"]);
     command
 }
 

@@ -50,9 +50,11 @@ pub(crate) fn forks() -> bool {
         return false;
     }
     let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
-    let mut reader = Reader::default();
-    for line in text.lines() {
-        reader.line(line);
+    let calls = calls_of(&text);
+    let children = calls.iter().filter(|call| call.forks()).map(|call| (u32::try_from(call.result).unwrap(), call.pid));
+    let mut reader = Reader { parents: children.collect(), ..Reader::default() };
+    for call in &calls {
+        reader.call(call);
     }
     print(&reader.rows);
     true
@@ -84,103 +86,134 @@ fn print(rows: &[Row]) {
     println!("| all | {forks} | {programs} | {syncs} | | |");
 }
 
-/// Reads the trace, line by line.
+/// A call that has returned.
+struct Call {
+    pid: u32,
+    at: f64,
+    name: String,
+    arguments: String,
+    result: i64,
+}
+
+impl Call {
+    fn forks(&self) -> bool {
+        ["fork", "vfork", "clone", "clone3"].contains(&self.name.as_str())
+            && self.result > 0
+            && !self.arguments.contains("CLONE_THREAD")
+    }
+}
+
+/// The calls of a trace, in the order of their ends.
+fn calls_of(trace: &str) -> Vec<Call> {
+    // Calls in whose midst the trace shows other processes.
+    let mut begun: HashMap<u32, String> = HashMap::new();
+    let mut found = Vec::new();
+    for line in trace.lines() {
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let Some((at, call)) = rest.trim_start().split_once(' ') else { continue };
+        let (Ok(pid), Ok(at)) = (pid.parse::<u32>(), at.parse::<f64>()) else { continue };
+        if let Some(first) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(pid, first.to_owned());
+            continue;
+        }
+        let whole = match call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>")) {
+            Some((_, rest)) => begun.remove(&pid).unwrap_or_default() + rest,
+            None => call.to_owned(),
+        };
+        let Some((call, result)) = whole.rsplit_once(" = ") else { continue };
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        // `12 /* 3456 in strace's PID ns */`: the hosts number their processes in their own way.
+        let outer = result.split_once("/* ").and_then(|(_, rest)| rest.split_once(" in strace's")).map(|(pid, _)| pid);
+        let result = outer.or_else(|| result.split(' ').next()).and_then(|word| word.parse().ok()).unwrap_or(-1);
+        found.push(Call { pid, at, name: name.to_owned(), arguments: arguments.trim_end().to_owned(), result });
+    }
+    found
+}
+
+/// Sorts calls to the requests that they were made for.
 #[derive(Default)]
 struct Reader {
     rows: Vec<Row>,
+    /// Whose child a process is; it may work before its parent's fork returns.
+    parents: HashMap<u32, u32>,
     /// To which row a process belongs.
     owner: HashMap<u32, usize>,
-    /// Calls that another process interrupted in the trace.
-    begun: HashMap<u32, String>,
     /// The privileged shell: it has said hello.
     shell: Option<u32>,
     /// What the shell has read of the request that comes.
-    heard: HashMap<u32, Vec<u8>>,
-    /// The row of the request that runs; without one the shell waits.
+    heard: String,
+    /// The row of the latest request.
     current: usize,
 }
 
 impl Reader {
-    fn line(&mut self, line: &str) {
-        let Some((pid, rest)) = line.split_once(' ') else { return };
-        let Some((at, call)) = rest.trim_start().split_once(' ') else { return };
-        let (Ok(pid), Ok(at)) = (pid.parse::<u32>(), at.parse::<f64>()) else { return };
-        if let Some(first) = call.strip_suffix(" <unfinished ...>") {
-            self.begun.insert(pid, first.to_owned());
-            return;
+    fn row(&mut self, pid: u32) -> usize {
+        if self.shell == Some(pid) {
+            return self.current;
         }
-        let whole = match call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>")) {
-            Some((_, rest)) => self.begun.remove(&pid).unwrap_or_default() + rest,
-            None => call.to_owned(),
+        if let Some(row) = self.owner.get(&pid) {
+            return *row;
+        }
+        let row = match self.parents.get(&pid) {
+            Some(parent) if *parent != pid => self.row(*parent),
+            _ => 0,
         };
-        let Some((call, result)) = whole.rsplit_once(" = ") else { return };
-        let Some((name, arguments)) = call.split_once('(') else { return };
-        // `12 /* 3456 in strace's PID ns */`: the hosts number their processes in their own way.
-        let outer = result.split_once("/* ").and_then(|(_, rest)| rest.split_once(" in strace's")).map(|(pid, _)| pid);
-        let result = outer.or_else(|| result.split(' ').next()).and_then(|word| word.parse().ok()).unwrap_or(-1);
-        self.call(pid, at, name, arguments, result);
+        self.owner.insert(pid, row);
+        row
     }
 
-    fn call(&mut self, pid: u32, at: f64, name: &str, arguments: &str, result: i64) {
+    fn call(&mut self, call: &Call) {
         if self.rows.is_empty() {
-            self.open("sshd, login shell", at);
+            self.open("sshd, login shell", call.at);
         }
-        let last = if self.shell == Some(pid) { self.current } else { 0 };
-        let row = *self.owner.entry(pid).or_insert(last);
-        match name {
-            "execve" if result == 0 => {
-                let program = text(arguments);
+        let row = self.row(call.pid);
+        match call.name.as_str() {
+            "execve" if call.result == 0 => {
+                let program = text(&call.arguments);
                 let program = program.rsplit('/').next().unwrap_or_default().to_owned();
-                // The login shell's child becomes sudo, and what sudo starts is the privileged shell.
-                let row = if program == "sudo" && self.shell.is_none() {
-                    let listing = arguments.contains("\"-l\"");
-                    let row = self.open(if listing { "sudo -l" } else { "sudo, the library" }, at);
-                    self.owner.insert(pid, row);
-                    row
-                } else {
-                    row
-                };
+                // The login shell becomes sudo, and what sudo starts is the privileged shell.
+                let mut row = row;
+                if program == "sudo" && self.shell.is_none() {
+                    row = self.open("sudo, the library", call.at);
+                    self.owner.insert(call.pid, row);
+                }
                 *self.rows[row].programs.entry(program).or_default() += 1;
-                self.touch(row, at);
+                self.touch(row, call.at);
             }
-            "fork" | "vfork" | "clone" | "clone3" if result > 0 && !arguments.contains("CLONE_THREAD") => {
-                let child = u32::try_from(result).unwrap_or_default();
-                let row = if self.shell == Some(pid) { self.current } else { row };
-                self.owner.insert(child, row);
+            _ if call.forks() => {
                 self.rows[row].forks += 1;
-                self.touch(row, at);
+                self.touch(row, call.at);
             }
             "fsync" | "fdatasync" | "sync" | "syncfs" => {
                 self.rows[row].syncs += 1;
-                self.touch(row, at);
+                self.touch(row, call.at);
             }
-            "read" if result > 0 => self.read(pid, at, arguments),
+            "read" if call.result == 1 && self.shell == Some(call.pid) => self.read(call.at, &call.arguments),
             // A shell puts a descriptor that it redirects to under another number: what is said tells, not where to.
-            "write" if self.shell.is_none() && says(arguments, "H") => {
-                self.shell = Some(pid);
+            "write" if self.shell.is_none() && says(&call.arguments, "H") => {
+                self.touch(row, call.at);
+                self.shell = Some(call.pid);
                 self.current = row;
-                self.heard.clear();
-                self.touch(row, at);
             }
-            "write" if self.shell == Some(pid) && says(arguments, "A") => {
-                self.rows[self.current].ended = at;
+            "write" if self.shell == Some(call.pid) && says(&call.arguments, "A") => {
+                self.rows[row].ended = call.at;
             }
             _ => {}
         }
     }
 
     /// The shell reads a head and a body, a byte at a time; the body says what is asked.
-    fn read(&mut self, pid: u32, at: f64, arguments: &str) {
-        if self.shell != Some(pid) {
+    fn read(&mut self, at: f64, arguments: &str) {
+        // What it reads in larger pieces are the answers of its own children.
+        if !arguments.ends_with(", 1)") {
             return;
         }
-        let heard = self.heard.entry(pid).or_default();
-        heard.extend_from_slice(text(arguments).as_bytes());
-        let said = String::from_utf8_lossy(heard).into_owned();
-        let Some((_, body)) = said.split_once('\n') else { return };
+        self.heard.push_str(&text(arguments));
+        let Some((_, body)) = self.heard.split_once('\n') else { return };
         if let Some(body) = body.strip_suffix('\n') {
-            heard.clear();
-            self.current = self.open(&calls(body), at);
+            let what = asked(body);
+            self.heard.clear();
+            self.current = self.open(&what, at);
         }
     }
 
@@ -226,7 +259,7 @@ fn text(arguments: &str) -> String {
 }
 
 /// The library's functions that a body calls, in its order.
-fn calls(body: &str) -> String {
+fn asked(body: &str) -> String {
     let words = body.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let mut names: Vec<(&str, usize)> = Vec::new();
     for word in words.filter_map(|word| word.strip_prefix("ks_")) {
