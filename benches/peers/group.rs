@@ -1,7 +1,7 @@
 //! A control group: what all processes of a tree used together, daemons that left it included.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A control group of our own. Dropped, it ends what is still in it, and is gone.
@@ -15,8 +15,10 @@ impl Group {
     /// A new one, with no process in it.
     pub(crate) fn new(name: &str) -> Self {
         let (top, is_v2) = mount();
+        for dir in left_behind(&top) {
+            drop(Self { dir, is_v2 });
+        }
         let dir = top.join(format!("keyswap-bench-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir(&dir);
         fs::create_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         Self { dir, is_v2 }
     }
@@ -82,6 +84,16 @@ impl Drop for Group {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// What a benchmark that was killed has left in a directory: named by its process, which is no more.
+pub(crate) fn left_behind(top: &Path) -> Vec<PathBuf> {
+    let is_left = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("keyswap-bench-").map(|rest| rest.split('-').next().unwrap_or_default().to_owned());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    };
+    fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_left).collect()
 }
 
 /// Where control groups with CPU times can be made, and whether they are of version 2.

@@ -17,6 +17,7 @@ mod tables;
 mod tools;
 mod trace;
 
+use std::fs;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -104,11 +105,23 @@ fn main() -> ExitCode {
     if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The same again in a network where there is only loopback.
+/// The same again in a network where there is only loopback, by copies of the programs: a build meanwhile does not disturb it.
 fn enter() -> ExitCode {
+    let place = fleet::place();
+    fs::create_dir_all(&place).unwrap();
+    let lock = fs::File::create(place.join("lock")).unwrap();
+    if lock.try_lock().is_err() {
+        println!("another benchmark runs here; waiting for its end");
+        lock.lock().unwrap();
+    }
+    for (from, to) in [(std::env::current_exe().unwrap(), "peers"), (env!("CARGO_BIN_EXE_keyswap").into(), "keyswap")] {
+        // Beside and renamed: what still runs of an earlier one keeps its file.
+        fs::copy(from, place.join("new")).unwrap();
+        fs::rename(place.join("new"), place.join(to)).unwrap();
+    }
     let status = Command::new("unshare")
         .args(["--net", "--kill-child", "--fork"])
-        .arg(std::env::current_exe().unwrap())
+        .arg(place.join("peers"))
         .arg("--inside")
         .args(std::env::args().skip(1).filter(|arg| arg != "--bench"))
         .status()

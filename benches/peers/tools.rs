@@ -143,7 +143,7 @@ command = {{ run = "toyctl verify {{{{ dir }}}} {}", changes = false }}
     );
     write(fleet, "inventory.toml", &inventory);
     write(fleet, "playbook.toml", &playbook);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyswap"));
+    let mut command = Command::new(place().join("keyswap"));
     command.args([
         "run",
         "playbook.toml",
