@@ -14,7 +14,9 @@ use crate::journal::{Journal, Record, ReopenCommand};
 use crate::load;
 use crate::model::{HostName, HostResult, HostStatus, RunId};
 use crate::plan::{PlannedHost, RunPlan};
-use crate::rollout::{NoRun, Outcome, Recalled, ask, exit_code, finish_back, recall, run_status, take_back, which};
+use crate::rollout::{
+    Asked, NoRun, Outcome, Recalled, ask, exit_code, finish_back, recall, run_status, take_back, which,
+};
 use crate::step::{HostPlan, Values, digest_of};
 
 /// Why there is no `resume --from-hosts` forward.
@@ -34,20 +36,9 @@ pub(super) async fn back_from_hosts(
     let connect = session.connect(&inventory)?;
     let forks = usize::from(args.forks);
     let asked = ask(&connect, hosts, forks).await;
-    let run = match which(&asked, command, args.run.as_deref()) {
+    let run = match meant(session, &asked, command, args.run.as_deref())? {
         Ok(run) => run,
-        Err(why) => {
-            let mut out = session.out();
-            let silent = asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?)));
-            let silent = silent.map(|(host, why)| out.line(&format!("{host}: {why}"))).count();
-            // They may know it.
-            let unknown = matches!(why, NoRun::NoAnswer | NoRun::Unknown(_)) && silent > 0;
-            if unknown {
-                out.line(&why.to_string());
-                return Ok(error::UNREACHABLE);
-            }
-            return Err(CliError::usage(why.to_string()));
-        }
+        Err(code) => return Ok(code),
     };
     let store = session.store()?;
     let own = RunId::new(jiff::Timestamp::now());
@@ -69,6 +60,29 @@ pub(super) async fn back_from_hosts(
     let code = settle(session, &events, &order, command, &run, recalled).await;
     report.finish(&events);
     code
+}
+
+/// The run that is meant, or the exit code where nobody who could be reached knows one.
+pub(super) fn meant(
+    session: &Session,
+    asked: &[Asked],
+    command: ReopenCommand,
+    prefix: Option<&str>,
+) -> Result<Result<RunId, u8>, CliError> {
+    let why = match which(asked, command, prefix) {
+        Ok(run) => return Ok(Ok(run)),
+        Err(why) => why,
+    };
+    let mut out = session.out();
+    let silent = asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?)));
+    let silent = silent.map(|(host, why)| out.line(&format!("{host}: {why}"))).count();
+    // They may know it.
+    let unknown = matches!(why, NoRun::NoAnswer | NoRun::Unknown(_)) && silent > 0;
+    if unknown {
+        out.line(&why.to_string());
+        return Ok(Err(error::UNREACHABLE));
+    }
+    Err(CliError::usage(why.to_string()))
 }
 
 fn word(command: ReopenCommand) -> &'static str {

@@ -14,7 +14,7 @@ use super::Shared;
 use crate::journal::TokenState;
 use crate::model::{CredentialState, Fingerprint, HostName, RunId, SecretName, StepRef};
 use crate::remote::UndoRecord;
-use crate::step::HostPlan;
+use crate::step::{HostPlan, Superseded};
 
 /// The format that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -114,6 +114,9 @@ pub struct Manifest {
     pub undo: Vec<UndoRecord>,
     /// What the credential files held before.
     pub credentials: Vec<CredentialState>,
+    /// Files that a pointer named before, and does not any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
 }
 
 impl Manifest {
@@ -137,6 +140,7 @@ impl Manifest {
             steps: plan.steps.iter().map(|step| step.id.clone()).collect(),
             undo: plan.undo.clone(),
             credentials: plan.credentials.clone(),
+            superseded: plan.superseded.clone(),
         }
     }
 
@@ -213,6 +217,7 @@ mod tests {
             steps: vec![StepRef { index: 1, name: "place".to_owned() }],
             undo: vec![UndoRecord::Command { step: 1, script: "true".to_owned(), limit: Duration::from_secs(60) }],
             credentials: Vec::new(),
+            superseded: Vec::new(),
         }
     }
 

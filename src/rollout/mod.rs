@@ -16,7 +16,9 @@ mod standing;
 
 pub use exit::{Outcome, exit_code, run_status};
 pub use preflight::{Preflight, Spared, leave_out, look_around, preflight};
-pub use recorded::{Asked, NoRun, Recalled, about, ask, held_unseen, history, recall, which};
+pub use recorded::{
+    Asked, NoRun, NotRetirable, Recalled, Retirable, about, ask, held_unseen, history, recall, retirable, which,
+};
 pub use reopen::{end_as_left, finish, finish_back, go_on, goes_back, is_open, same_secrets, take_back};
 pub use run::{Rolling, run};
 pub use select::{assign_batches, batch_sizes};

@@ -3,8 +3,11 @@
 //! Hosts are only read here. What goes back is decided by what each host says of itself; its manifest adds what that host
 //! would need to be mended by hand.
 
+mod retirable;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -16,6 +19,8 @@ use crate::model::{Host, HostName, HostResult, HostStatus, Once, Rollout, RunId,
 use crate::plan::{PlannedHost, RunPlan, VERSION};
 use crate::remote::{self, Answer, CallError, Connect, HostFacts, Op, RecordedRun};
 use crate::step::{HostPlan, PlannedStep, Work};
+
+pub use self::retirable::{NotRetirable, Retirable, retirable};
 
 /// What the hosts of a run are told of it.
 #[must_use]
@@ -226,6 +231,22 @@ pub fn which(asked: &[Asked], command: ReopenCommand, prefix: Option<&str>) -> R
     }
 }
 
+/// Asks each for what it keeps of a run, and lets go of it.
+async fn manifests_of(asked: Vec<Asked>, run: &RunId, forks: usize) -> Vec<Asked> {
+    each(asked, forks, |mut asked| {
+        let run = run.clone();
+        async move {
+            if let Ok(keeps) = &mut asked.answer
+                && let Err(error) = keeps.recall(&run).await
+            {
+                asked.answer = Err(error.to_string());
+            }
+            asked
+        }
+    })
+    .await
+}
+
 /// What is to be done with the hosts of a run.
 pub struct Recalled {
     /// Those that go back, and what is known of each.
@@ -262,18 +283,7 @@ pub async fn recall(
     forks: usize,
     known: impl Fn(&str) -> bool,
 ) -> Recalled {
-    let asked = each(asked, forks, |mut asked| {
-        let run = run.clone();
-        async move {
-            if let Ok(keeps) = &mut asked.answer
-                && let Err(error) = keeps.recall(&run).await
-            {
-                asked.answer = Err(error.to_string());
-            }
-            asked
-        }
-    })
-    .await;
+    let asked = manifests_of(asked, run, forks).await;
     let manifests = || {
         let keeps = asked.iter().filter_map(|asked| asked.answer.as_ref().ok());
         keeps.filter_map(|keeps| keeps.manifest.as_ref()?.as_ref().ok())
@@ -288,20 +298,7 @@ pub async fn recall(
     let answered: BTreeSet<HostName> = manifests().map(|manifest| manifest.host.clone()).collect();
     let owner = first.map_or_else(|| "unknown".to_owned(), |manifest| manifest.owner.clone());
     let mut recalled = Recalled {
-        plan: RunPlan {
-            version: VERSION,
-            run: as_run.clone(),
-            of: Some(run.clone()),
-            playbook,
-            rollout: Rollout { guard, ..Rollout::default() },
-            secrets: Vec::new(),
-            services: crate::model::Services::default(),
-            approval: Vec::new(),
-            hosts: Vec::new(),
-            forks,
-            inventory: String::new(),
-            inventory_files: Vec::new(),
-        },
+        plan: plan_of(as_run, run, playbook, guard, forks),
         machines: HashMap::new(),
         stay: Vec::new(),
         owed: Vec::new(),
@@ -366,6 +363,24 @@ pub async fn recall(
     recalled
 }
 
+/// A run rebuilt, without its hosts.
+fn plan_of(as_run: &RunId, run: &RunId, playbook: String, guard: Option<Duration>, forks: usize) -> RunPlan {
+    RunPlan {
+        version: VERSION,
+        run: as_run.clone(),
+        of: Some(run.clone()),
+        playbook,
+        rollout: Rollout { guard, ..Rollout::default() },
+        secrets: Vec::new(),
+        services: crate::model::Services::default(),
+        approval: Vec::new(),
+        hosts: Vec::new(),
+        forks,
+        inventory: String::new(),
+        inventory_files: Vec::new(),
+    }
+}
+
 impl Recalled {
     /// How the hosts stand that stay as they are.
     #[must_use]
@@ -411,6 +426,7 @@ fn planned(host: Host, manifest: Option<Result<Manifest, String>>) -> PlannedHos
         steps: steps.collect(),
         undo: manifest.undo,
         credentials: manifest.credentials,
+        superseded: manifest.superseded,
         ..HostPlan::default()
     };
     PlannedHost { host, batch: manifest.batch, plan }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Action, EnvFormat, Reaches, RemotePath, RestartHow, Step};
+use crate::model::{Action, EnvFormat, Reaches, RemotePath, RestartHow, RunId, Step};
 use crate::remote::{Act, KnownPlace, KnownWhat, Survey};
 use crate::step::{HostPlan, Work};
 
@@ -17,6 +17,8 @@ pub(in crate::cli) struct Places {
     pub(in crate::cli) services: Vec<ServicePlace>,
     /// By resolved path: the latest run that left a file, and the digest that it left.
     pub(in crate::cli) left: BTreeMap<String, (String, String)>,
+    /// A run whose places are learnt from the host although others were named.
+    pub(in crate::cli) of_run: Option<String>,
 }
 
 /// A credential file, and what it should be as far as anybody said.
@@ -79,6 +81,11 @@ impl Places {
         places
     }
 
+    /// Those of a run that was rebuilt from what its hosts recorded: the host remembers where they are.
+    pub(in crate::cli) fn of_recorded(plan: &HostPlan, run: &RunId) -> Self {
+        Self { of_run: Some(run.to_string()), ..Self::of_plan(plan) }
+    }
+
     /// Those of a run's plan for a host: what it was about to change.
     pub(in crate::cli) fn of_plan(plan: &HostPlan) -> Self {
         let mut places = Self::default();
@@ -124,6 +131,7 @@ impl Places {
     /// named otherwise, and only what was left there is learnt.
     pub(in crate::cli) fn learn(&mut self, known: &[KnownPlace], only_digests: bool) {
         for KnownPlace { run, ended, what } in known {
+            let only_digests = only_digests && self.of_run.as_ref() != Some(run);
             match what {
                 // As it was found, whether or not the run was taken back.
                 KnownWhat::Service { how, was_up } => {
@@ -153,6 +161,9 @@ impl Places {
                     }
                 }
             }
+        }
+        if self.of_run.is_some() {
+            self.part();
         }
     }
 

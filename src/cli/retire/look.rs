@@ -20,6 +20,8 @@ use crate::step::Work;
 /// A host that was seen on the new credential, and what goes from it.
 pub(super) struct Ready {
     pub(super) name: HostName,
+    /// The run as the host knows it.
+    pub(super) run: RunId,
     pub(super) conn: Box<dyn Host>,
     pub(super) goes: Goes,
 }
@@ -83,6 +85,8 @@ pub(super) struct Looking {
     connect: Arc<dyn Connect>,
     names: Names,
     run: RunId,
+    /// The run was rebuilt from what its hosts recorded.
+    recorded: bool,
     secrets: Vec<Fingerprint>,
     forks: usize,
 }
@@ -97,7 +101,8 @@ impl Looking {
         Ok(Arc::new(Self {
             connect: session.connect(&plan.inventory)?,
             names: Names::of_runs(audit::from_runs(session)?),
-            run: plan.run.clone(),
+            run: plan.on_hosts().clone(),
+            recorded: plan.of.is_some(),
             secrets: state.secrets.values().cloned().collect(),
             forks,
         }))
@@ -153,7 +158,7 @@ impl Looking {
     ) -> Result<Ready, (String, bool)> {
         if let Some(mut conn) = conn {
             match self.see(conn.as_mut(), planned, spared).await {
-                Ok(goes) => return Ok(Ready { name: planned.host.name.clone(), conn, goes }),
+                Ok(goes) => return Ok(self.ready(planned, conn, goes)),
                 // It was idle while somebody was asked.
                 Err((_, true)) => conn.close().await,
                 Err(why) => {
@@ -164,7 +169,7 @@ impl Looking {
         }
         let mut conn = self.connect.connect(&planned.host).await.map_err(|error| (error.to_string(), true))?;
         match self.see(conn.as_mut(), planned, spared).await {
-            Ok(goes) => Ok(Ready { name: planned.host.name.clone(), conn, goes }),
+            Ok(goes) => Ok(self.ready(planned, conn, goes)),
             Err(why) => {
                 conn.close().await;
                 Err(why)
@@ -172,18 +177,31 @@ impl Looking {
         }
     }
 
+    fn ready(&self, planned: &PlannedHost, conn: Box<dyn Host>, goes: Goes) -> Ready {
+        Ready { name: planned.host.name.clone(), run: self.run.clone(), conn, goes }
+    }
+
     async fn see(&self, conn: &mut dyn Host, planned: &PlannedHost, spared: bool) -> Result<Goes, (String, bool)> {
         let lost = |error: CallError| (error.to_string(), matches!(error, CallError::Lost(_)));
         // A token that has ended is a reason to rotate again, and none to keep copies of the one before it.
         let judge = Judge { names: &self.names, now: Timestamp::MIN, within: std::time::Duration::ZERO };
-        let places = Places::of_plan(&planned.plan);
+        let places = match self.recorded {
+            true => Places::of_recorded(&planned.plan, &self.run),
+            false => Places::of_plan(&planned.plan),
+        };
         let (_, report) = audit::look(conn, Some(places), &judge, &audit::Search::default()).await.map_err(lost)?;
         if !report.drift.is_empty() {
             return Err((format!("audit finds drift: {}", report.drift.join("; ")), false));
         }
         let old = old_of(planned, &self.secrets);
         let superseded = superseded_of(planned, &report);
-        on_the_new(planned, (&self.run, spared), &report, (&old, &self.secrets)).map_err(|why| (why, false))?;
+        let brings = match self.recorded {
+            true => !self.secrets.is_empty(),
+            false => planned.plan.steps.iter().any(|step| matches!(&step.work, Work::Act { data: Some(_), .. })),
+        };
+        // Of one that was rebuilt it is known that the run changed it.
+        let spared = spared && !self.recorded;
+        on_the_new(brings, (&self.run, spared), &report, (&old, &self.secrets)).map_err(|why| (why, false))?;
         let (run, verb) = (self.run.clone(), CopiesVerb::Look);
         let op = Op::Copies { run, old: old.clone(), superseded: superseded.clone(), verb };
         match conn.call(&op, None).await.map_err(lost)? {
@@ -214,12 +232,11 @@ fn superseded_of(planned: &PlannedHost, report: &Report) -> Vec<RemotePath> {
 
 /// Every credential file holds what the run brought, or what a later run brought after it.
 fn on_the_new(
-    planned: &PlannedHost,
+    brings: bool,
     (run, spared): (&RunId, bool),
     report: &Report,
     (old, secrets): (&[Fingerprint], &[Fingerprint]),
 ) -> Result<(), String> {
-    let brings = planned.plan.steps.iter().any(|step| matches!(&step.work, Work::Act { data: Some(_), .. }));
     let (last, phase) = (report.last.0.as_str(), report.last.1.as_str());
     if last == run.as_str() && phase != "new" {
         return Err(format!("the host says that the run is {phase}, not new"));

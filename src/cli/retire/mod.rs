@@ -7,6 +7,7 @@
 //! and seen to be refused, the copies go, each host is asked again. What fails on that way is owed, and is gone on with by the
 //! same command.
 
+mod from_hosts;
 mod issuer;
 mod look;
 mod say;
@@ -30,6 +31,7 @@ use crate::load;
 use crate::model::{ApprovalPolicy, Inventory};
 use crate::plan::RunPlan;
 use crate::remote::{Answer, CopiesVerb, Op};
+use crate::rollout::Retirable;
 
 /// What is retired.
 #[derive(Debug, clap::Args)]
@@ -39,9 +41,24 @@ pub(super) struct RetireArgs {
     /// Kill the old credential at its issuer, too: only if keyswap minted it in an earlier run
     #[arg(long)]
     pub(super) revoke: bool,
-    /// The inventory whose `[approval]` counts, where the run's own is not where it was
-    #[arg(short, long, value_name = "FILE", requires = "revoke")]
+    /// Go by what the hosts recorded of the run: without its journal, for another operator. Not with --revoke
+    #[arg(long, requires = "inventory")]
+    pub(super) from_hosts: bool,
+    /// With --from-hosts, the hosts; with --revoke, the inventory whose `[approval]` counts, where the run's own is not where it was
+    #[arg(short, long, value_name = "FILE")]
     pub(super) inventory: Vec<Utf8PathBuf>,
+    /// Only these: names, groups, * globs, !not, &and, @file
+    #[arg(short, long, value_name = "PATTERN", requires = "from_hosts")]
+    pub(super) limit: Option<String>,
+    /// Log in as this user
+    #[arg(short, long, requires = "from_hosts")]
+    pub(super) user: Option<String>,
+    /// Log in with this key
+    #[arg(long, value_name = "FILE", requires = "from_hosts")]
+    pub(super) private_key: Option<Utf8PathBuf>,
+    /// Become root by sudo where the inventory says none
+    #[arg(short, long = "become", requires = "from_hosts")]
+    pub(super) become_root: bool,
     /// How many hosts are looked at at the same time
     #[arg(short, long, default_value_t = 25, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) forks: u16,
@@ -52,10 +69,26 @@ pub(super) struct RetireArgs {
     pub(super) files: PlanFiles,
 }
 
+/// Why what is known from the hosts alone revokes nothing.
+const NOT_FROM_HOSTS: &str = "what the hosts recorded says which token they replaced, not who minted it: only a journal of this machine can \
+     tell that keyswap did, and that nobody else lives on it. Leave --revoke out, or run it where the journal is";
+
 pub(super) async fn retire(session: &Session, args: &RetireArgs) -> Result<u8, CliError> {
+    if !args.revoke && (args.files.out.is_some() || args.files.plan.is_some()) {
+        return Err(CliError::usage("a plan is for retire --revoke: what only removes copies needs none"));
+    }
+    if !args.inventory.is_empty() && !args.revoke && !args.from_hosts {
+        return Err(CliError::usage("-i is for --from-hosts and for --revoke: a run's journal knows its hosts"));
+    }
+    if args.from_hosts {
+        return from_hosts::retire(session, args).await;
+    }
     let store = session.store()?;
     let run = store.find(args.run.as_deref())?;
     let (plan, state): (RunPlan, RunState) = (store.plan(&run)?, store.state(&run)?);
+    if args.revoke && plan.of.is_some() {
+        return Err(CliError::usage(NOT_FROM_HOSTS));
+    }
     let say = Say { session, run: &run };
     if state.retired.as_ref().is_some_and(|retired| retired.finished.is_some()) {
         if args.revoke {
@@ -75,29 +108,17 @@ pub(super) async fn retire(session: &Session, args: &RetireArgs) -> Result<u8, C
         }
         false => (Vec::new(), Names::default()),
     };
-    if !args.revoke && (args.files.out.is_some() || args.files.plan.is_some()) {
-        return Err(CliError::usage("a plan is for retire --revoke: what only removes copies needs none"));
-    }
     args.files.may_begin(&policies, &format!("keyswap retire {run} --revoke"))?;
+    can_ask(args)?;
+    let of = Retiring { session, args, store: &store, plan: &plan, policies: &policies, names: &names, recorded: None };
+    of.told(&state).await
+}
+
+fn can_ask(args: &RetireArgs) -> Result<(), CliError> {
     if !args.yes && args.files.out.is_none() && !Terminal::is_there() {
         return Err(CliError::usage("retire asks before it removes anything: give --yes, or run it on a terminal"));
     }
-    let of = Retiring { session, args, store: &store, plan: &plan, policies: &policies, names: &names };
-    match of.whole(&state).await {
-        Ok(end) => {
-            say.end(if args.files.out.is_some() { "planned" } else { "retired" }, &end, 0);
-            Ok(0)
-        }
-        Err(No::Error(error)) => Err(error),
-        Err(No::Because(reason)) => Ok(say.refused(&[reason], 2)),
-        Err(No::Refused(Refused { reasons, unreachable })) => {
-            Ok(say.refused(&reasons, if unreachable { error::UNREACHABLE } else { 2 }))
-        }
-        Err(No::Owed(reason)) => {
-            let revoke = if args.revoke { " --revoke" } else { "" };
-            Ok(say.owed(&reason, &format!("keyswap retire{revoke} {run}")))
-        }
-    }
+    Ok(())
 }
 
 /// The inventory as it is now: whose approval the end of the old credential needs, and which credentials others use. Where
@@ -141,9 +162,32 @@ struct Retiring<'a> {
     plan: &'a RunPlan,
     policies: &'a [ApprovalPolicy],
     names: &'a Names,
+    /// The run has no journal here: this one is begun once the operator has agreed.
+    recorded: Option<&'a Retirable>,
 }
 
 impl Retiring<'_> {
+    /// Does it, and tells how it ended.
+    async fn told(&self, state: &RunState) -> Result<u8, CliError> {
+        let (args, run) = (self.args, self.plan.on_hosts());
+        let say = Say { session: self.session, run };
+        match self.whole(state).await {
+            Ok(end) => {
+                say.end(if args.files.out.is_some() { "planned" } else { "retired" }, &end, 0);
+                Ok(0)
+            }
+            Err(No::Error(error)) => Err(error),
+            Err(No::Because(reason)) => Ok(say.refused(&[reason], 2)),
+            Err(No::Refused(Refused { reasons, unreachable })) => {
+                Ok(say.refused(&reasons, if unreachable { error::UNREACHABLE } else { 2 }))
+            }
+            Err(No::Owed(reason)) => {
+                let revoke = if args.revoke { " --revoke" } else { "" };
+                Ok(say.owed(&reason, &format!("keyswap retire{revoke} {}", self.plan.run)))
+            }
+        }
+    }
+
     /// Looks, asks, looks again under the lock, and does it.
     async fn whole(&self, state: &RunState) -> Result<String, No> {
         let refused = |reasons: Vec<String>| No::Refused(Refused { reasons, unreachable: false });
@@ -166,6 +210,12 @@ impl Retiring<'_> {
             }
         };
         let by = self.session.operator();
+        if let Some(recorded) = self.recorded
+            && let Err(error) = from_hosts::begin(self.store, self.plan, recorded, by.clone()).await
+        {
+            close(ready).await;
+            return Err(error.into());
+        }
         let (journal, state) = match self.store.reopen(&self.plan.run, "retire", &by) {
             Ok(reopened) => reopened,
             Err(error) => {
@@ -182,9 +232,10 @@ impl Retiring<'_> {
 
     /// Shows what goes, and asks.
     fn agree(&self, state: &RunState, ready: &[Ready]) -> Result<(Leave, Vec<Condemned>), No> {
-        let say = Say { session: self.session, run: &self.plan.run };
+        let run = self.plan.on_hosts();
+        let say = Say { session: self.session, run };
         if !say.is_json() {
-            say.line(&format!("run {}: every host is on the new credential; what goes:", self.plan.run));
+            say.line(&format!("run {run}: every host is on the new credential; what goes:"));
         }
         let count: usize = ready.iter().map(|host| host.goes.copies.len()).sum();
         for host in ready {
@@ -276,7 +327,7 @@ async fn finish(
     by: Operator,
 ) -> Result<String, String> {
     let text = |error: crate::journal::JournalError| crate::model::chain(&error);
-    for (name, sealed) in join_all(ready.iter_mut().map(|host| seal(journal, host))).await {
+    for (name, sealed) in join_all(ready.iter_mut().map(seal)).await {
         sealed.map_err(|why| format!("{name}: {why}; nothing was revoked, and no copy is gone"))?;
     }
     let killed = doomed.len();
@@ -317,9 +368,9 @@ async fn finish(
 type OfHost<T> = (crate::model::HostName, Result<T, String>);
 
 /// Asks a host for its copies with this verb.
-async fn copies(journal: &Journal, host: &mut Ready, verb: CopiesVerb) -> Result<Vec<String>, String> {
+async fn copies(host: &mut Ready, verb: CopiesVerb) -> Result<Vec<String>, String> {
     let (old, superseded) = (host.goes.old.clone(), host.goes.superseded.clone());
-    let op = Op::Copies { run: journal.run().clone(), old, superseded, verb };
+    let op = Op::Copies { run: host.run.clone(), old, superseded, verb };
     match host.conn.call(&op, None).await.map_err(|error| error.to_string())? {
         Answer::Copies(copies) => Ok(copies.into_iter().map(|copy| copy.at).collect()),
         _ => Err("the host answered another question".to_owned()),
@@ -327,19 +378,19 @@ async fn copies(journal: &Journal, host: &mut Ready, verb: CopiesVerb) -> Result
 }
 
 /// From here on the host itself refuses to be taken back.
-async fn seal(journal: &Journal, host: &mut Ready) -> OfHost<()> {
-    let sealed = copies(journal, host, CopiesVerb::Seal).await;
+async fn seal(host: &mut Ready) -> OfHost<()> {
+    let sealed = copies(host, CopiesVerb::Seal).await;
     (host.name.clone(), sealed.map(|_| ()))
 }
 
 /// Removes a host's copies, and looks whether any is left.
 async fn remove(journal: &Journal, host: &mut Ready) -> OfHost<usize> {
     let removed = async {
-        let at = copies(journal, host, CopiesVerb::Remove).await?;
+        let at = copies(host, CopiesVerb::Remove).await?;
         let count = at.len();
         let record = Record::CopiesRemoved { at };
         journal.append(Some(&host.name), record).await.map_err(|error| crate::model::chain(&error))?;
-        match copies(journal, host, CopiesVerb::Look).await?.first() {
+        match copies(host, CopiesVerb::Look).await?.first() {
             None => Ok(count),
             Some(at) => Err(format!("{at} is there still")),
         }

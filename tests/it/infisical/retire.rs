@@ -198,3 +198,73 @@ fn a_token_that_comes_to_life_late_is_found() {
     assert!(paid.stdout.contains("found by its name"), "{}", paid.all());
     assert_eq!(bench.alive(), [""; 0], "{}", paid.all());
 }
+
+/// What another operator says, who has no journal of any run.
+fn from_hosts(bench: &Bench, command: &str, more: &[&str]) -> Said {
+    let mut args = vec![command, "--from-hosts", "-i", "inventory.toml"];
+    args.extend(more);
+    Said::of(&mut bench.command_of("other"), &args)
+}
+
+/// By what the hosts recorded, on a machine that has no journal of the run.
+#[test]
+fn an_operator_without_the_journal_retires_but_revokes_nothing() {
+    let bench = Bench::with_identity(2, &[]);
+    let done = bench.run(&quick(&bench), &[]);
+    done.assert(0, "succeeded", "changed");
+    let shared = bench.story.admin_token.clone();
+    let held = || [1, 2].map(|number| bench.holders(number, &shared));
+    let before = held();
+    assert!(before.iter().all(|files| !files.is_empty()), "{before:?}");
+    let revoke = from_hosts(&bench, "retire", &["--revoke", "--yes"]);
+    assert_eq!(revoke.code, Some(5), "{}", revoke.all());
+    assert!(revoke.stderr.contains("who minted it"), "{}", revoke.all());
+    let part = from_hosts(&bench, "retire", &["--limit", "runner-1", "--yes"]);
+    assert_eq!(part.code, Some(2), "{}", part.all());
+    assert!(part.stdout.contains("runner-2 is a host of the run, and was not asked"), "{}", part.all());
+    assert_eq!(held(), before);
+
+    let said = from_hosts(&bench, "retire", &["--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(held(), [[""; 0]; 2], "{}", said.all());
+    assert!(bench.opens(&shared) && bench.alive().len() == 1, "{}", said.all());
+    let other = |args: &[&str]| Said::of(&mut bench.command_of("other"), args);
+    let again = other(&["retire", "--yes"]);
+    assert!(again.code == Some(0) && again.stdout.contains("was retired already"), "{}", again.all());
+    let revoke = other(&["retire", "--revoke", "--yes"]);
+    assert!(revoke.code == Some(5) && revoke.stderr.contains("who minted it"), "{}", revoke.all());
+    // Nobody takes the run back any more, whatever his own journal says.
+    for back in [bench.say(&["rollback"]), other(&["rollback"]), from_hosts(&bench, "rollback", &[])] {
+        assert_ne!(back.code, Some(0), "{}", back.all());
+    }
+    assert_ne!(bench.token(1), shared);
+}
+
+#[test]
+fn a_run_that_is_not_wholly_new_is_not_retired_from_its_hosts() {
+    let bench = Bench::with_identity(2, &[]);
+    bench.run(&quick(&bench), &[]).assert(0, "succeeded", "changed");
+    let shared = bench.story.admin_token.clone();
+    let args = ["rollback", "--from-hosts", "-i", "inventory.toml", "--limit", "runner-1"];
+    let back = Said::of(&mut bench.command_of("third"), &args);
+    assert_eq!((bench.token(1), back.code), (shared.clone(), Some(3)), "{}", back.all());
+    let held = bench.holders(2, &shared);
+    let said = from_hosts(&bench, "retire", &["--yes"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.stdout.contains("runner-1: run") && said.stdout.contains("did not end new"), "{}", said.all());
+    assert!(!held.is_empty() && bench.holders(2, &shared) == held, "{}", said.all());
+    assert_eq!(Said::of(&mut bench.command_of("other"), &["resume"]).code, Some(5), "no run was begun");
+}
+
+#[test]
+fn an_earlier_run_is_retired_from_its_hosts_and_the_later_one_keeps_its_way_back() {
+    let bench = Bench::with_identity(1, &[]);
+    let (first, second, first_token) = twice(&bench);
+    let here = Said::of(&mut bench.command(), &["retire", &first, "--from-hosts", "-i", "inventory.toml", "--yes"]);
+    assert!(here.code == Some(5) && here.stderr.contains("is on this machine"), "{}", here.all());
+    let said = from_hosts(&bench, "retire", &[&first, "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(bench.holders(1, &bench.story.admin_token), [""; 0], "{}", said.all());
+    let back = bench.say(&["rollback", &second]);
+    assert_eq!(bench.token(1), first_token, "{}", back.all());
+}
