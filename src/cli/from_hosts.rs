@@ -15,7 +15,7 @@ use crate::load;
 use crate::model::{HostName, HostResult, HostStatus, RunId};
 use crate::plan::{PlannedHost, RunPlan};
 use crate::rollout::{
-    Asked, NoRun, Outcome, Recalled, ask, exit_code, finish_back, recall, run_status, take_back, which,
+    Asked, Back, NoRun, Outcome, Recalled, ask, exit_code, finish_back, recall, run_status, take_back, which,
 };
 use crate::step::{HostPlan, Values, digest_of};
 
@@ -139,9 +139,13 @@ async fn settle(
     }
     let state = session.store()?.state(&plan.run)?;
     let shared = shared_for(session, &plan, journal, events, Values::new())?;
-    let taken = take_back(&shared, &going, &state, command, BY_OPERATOR, going.forks).await;
+    let taken =
+        take_back(&shared, &going, &state, Back { command, reason: BY_OPERATOR, stops: true }, going.forks).await;
     outcome.failed |= taken.failed;
     outcome.token_owed |= taken.token_owed;
+    outcome.held |= taken.held;
+    outcome.interrupted |= taken.interrupted;
+    outcome.unfinished |= taken.unfinished;
     outcome.hosts.extend(taken.hosts);
     outcome.hosts.sort_by_key(|result| order.iter().position(|name| *name == result.host));
     token::settle(session, &plan.services, &shared, AtHand::default(), &mut outcome).await;
@@ -236,6 +240,7 @@ async fn begin(
             machine: recalled.machines.get(name).cloned(),
             epoch: None,
             credentials: planned.plan.credentials.clone(),
+            state_dir: recalled.state_dirs.get(name).cloned(),
         };
         journal.append_lazy(Some(name), record)?;
     }

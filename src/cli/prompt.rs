@@ -4,6 +4,8 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::CliError;
@@ -51,6 +53,18 @@ impl Terminal {
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// As [`confirm`](Self::confirm), until somebody stops it: who presses Ctrl-C at the question has declined.
+    pub(super) async fn confirm_unless(&self, question: String, cancel: &CancellationToken) -> Result<(), CliError> {
+        let (reply, answer) = oneshot::channel();
+        let terminal = self.clone();
+        // A thread that nobody waits for: a read from a terminal cannot be called off.
+        std::thread::spawn(move || drop(reply.send(terminal.confirm(&question))));
+        tokio::select! {
+            answer = answer => answer.unwrap_or(Err(CliError::Declined)),
+            () = cancel.cancelled() => Err(CliError::Declined),
+        }
     }
 
     pub(super) fn hidden(&self, question: &str) -> Result<Zeroizing<String>, PromptError> {

@@ -16,7 +16,7 @@ use crate::journal::{HostPhase, HostState, Journal, Record, ReopenCommand, RunSt
 use crate::model::{HostName, HostResult, HostStatus, RunId};
 use crate::plan::{PlannedHost, RunPlan};
 use crate::rollout::{
-    Outcome, about, end_as_left, exit_code, finish_back, goes_back, held_unseen, run_status, take_back,
+    Back, Outcome, about, end_as_left, exit_code, finish_back, goes_back, held_unseen, run_status, take_back,
 };
 use crate::step::Values;
 
@@ -106,7 +106,8 @@ pub(super) async fn back(
             batches: 1,
         },
     );
-    let mut outcome = take_back(&shared, &plan, &state, command, reason, usize::from(args.forks)).await;
+    let mut outcome =
+        take_back(&shared, &plan, &state, Back { command, reason, stops: true }, usize::from(args.forks)).await;
     outcome.failed |= wish == Wish::Forward && outcome.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
     token::settle(session, &plan.services, &shared, AtHand::default(), &mut outcome).await;
     let code = finish_back(&shared, &outcome).await;
@@ -162,7 +163,7 @@ pub(super) fn shared_for(
     let cancel = CancellationToken::new();
     let warn = events.clone();
     signals::watch(cancel.clone(), &session.screen, move || {
-        warn.warn(None, "stopping after the hosts that are under way; again to leave at once");
+        warn.warn(None, "stopping: no new step begins, and what is under way is settled; again to leave at once");
     })?;
     Ok(Shared {
         run: plan.on_hosts().clone(),

@@ -20,7 +20,7 @@ use super::{CliError, error, said, signals};
 use crate::engine::{About, Patience, Saga, Shared, TokenNote};
 use crate::event::{EventKind, Sink};
 use crate::journal::{Journal, Medium, Record, RunState};
-use crate::model::{Action, HostName, HostResult, HostStatus, RunId, SecretSource};
+use crate::model::{Action, HostName, HostResult, HostStatus, RunId, RunStatus, SecretSource};
 use crate::plan::{PlannedHost, RunPlan, VERSION, Wanted};
 use crate::rollout::{self, Outcome, Preflight, Rolling, batch_sizes, exit_code, run_status};
 use crate::secret::SecretValue;
@@ -113,6 +113,10 @@ pub(super) async fn go(
     (wanted, selected): (&Wanted, &Selected),
     purpose: &Purpose<'_>,
 ) -> Result<u8, CliError> {
+    // Where nothing can be journaled nobody is asked for anything.
+    if !args.check && !matches!(purpose, Purpose::Propose(_)) {
+        session.store()?;
+    }
     let values = secrets(session, selected).await?;
     let issuing = match &selected.identity {
         Some((name, spec)) if values.is_to_come(name) => {
@@ -260,9 +264,10 @@ async fn whole(
         return Ok(nothing_done(selected, events, found, reason, Outcome::default()).await);
     }
     if let Err(reason) = verifications(shared, &found).await {
-        return Ok(nothing_done(selected, events, found, &reason, Outcome::default()).await.max(2));
+        let failed = Outcome { failed: true, ..Outcome::default() };
+        return Ok(nothing_done(selected, events, found, &reason, failed).await);
     }
-    rollout::assign_batches(&selected.playbook.rollout.batches, &mut found.ready);
+    rollout::assign_batches(&selected.playbook.rollout.batches, selected.hosts.len(), &mut found.ready);
     let in_full = args.check || args.diff || !args.yes;
     said::plan(events, &found, in_full);
     if in_full {
@@ -296,12 +301,19 @@ async fn whole(
         // The report writes on a thread of its own; the question comes after what it is about.
         session.caught_up(events).await;
         let hosts = found.ready.iter().filter(|saga| saga.changes()).count();
-        if let Err(error) = session.terminal().confirm(&format!("Change {hosts} hosts?")) {
+        let question = format!("Change {hosts} hosts?");
+        if let Err(error) = session.terminal().confirm_unless(question, &shared.cancel).await {
             nothing_done(selected, events, found, "declined", stopped()).await;
             return Err(error);
         }
     }
-    let mut shared = begin(session, (selected, purpose.order()), shared, &found, forks).await?;
+    let mut shared = match begin(session, (selected, purpose.order()), shared, &found, forks).await {
+        Ok(shared) => shared,
+        Err(error) => {
+            not_journaled(selected, events, found, &error).await;
+            return Err(error);
+        }
+    };
     let token = match issuing.filter(|_| changes) {
         Some(issuing) => bring(session, issuing, selected, &mut shared, &mut found.ready, forks).await,
         None => Ok(None),
@@ -403,6 +415,17 @@ async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reas
     let status = run_status(&outcome);
     events.emit(None, None, EventKind::RunFinished { status, exit_code: code, hosts: outcome.hosts });
     code
+}
+
+/// Ends a run that could not be journaled: it never began.
+async fn not_journaled(selected: &Selected, events: &Sink, found: Preflight, error: &CliError) {
+    let reason = format!("not begun: {error}");
+    let mut hosts: Vec<HostResult> = found.spared.iter().map(rollout::Spared::result).collect();
+    for saga in found.ready {
+        hosts.push(saga.spare(HostStatus::Skipped, Some(reason.clone())).await);
+    }
+    in_order(&mut hosts, selected);
+    events.emit(None, None, EventKind::RunFinished { status: RunStatus::Failed, exit_code: error.code(), hosts });
 }
 
 /// Ends a `--check`.

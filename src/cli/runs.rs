@@ -64,17 +64,17 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
         out.line(&format!("{} {done} by {}: it cannot be taken back", retired.started, retired.by.user));
     }
     for (ts, command, by) in &state.reopened {
-        out.line(&format!("{ts} {command:?} by {}@{}", by.user, by.host));
+        out.line(&format!("{ts} {} by {}@{}", command.as_str(), by.user, by.host));
     }
     for (name, host) in &state.hosts {
-        let status =
-            host.result.as_ref().map_or_else(|| format!("{:?}", host.phase), |result| result.status.to_string());
+        let status = host.result.as_ref().map_or_else(|| host.phase.says(), |result| result.status.to_string());
         out.line(&format!("{name}: {status}"));
         for credential in host.result.iter().flat_map(|result| &result.credentials) {
             let word = |fingerprint: &Option<crate::model::Fingerprint>| {
                 fingerprint.as_ref().map_or_else(|| "absent".to_owned(), ToString::to_string)
             };
-            out.line(&format!("  {}: {} -> {}", credential.path, word(&credential.before), word(&credential.now)));
+            let now = if credential.unread { "not read".to_owned() } else { word(&credential.now) };
+            out.line(&format!("  {}: {} -> {now}", credential.path, word(&credential.before)));
         }
         for step in host.steps.values() {
             let status = step.status.map_or("not known", crate::model::StepStatus::as_str);

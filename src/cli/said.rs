@@ -53,8 +53,11 @@ pub(super) fn risks(selected: &Selected, events: &Sink, found: &Preflight) {
         events.warn(None, "the guard is off: a host that loses its controller stays as it is until `keyswap resume`");
     }
     if rollout.on_failure == OnFailure::Hold {
-        events
-            .warn(None, "on_failure = \"hold\": a host that fails keeps the new credential, and nothing puts it back");
+        let guard =
+            if rollout.guard.is_some() { "only its guard and Ctrl-C still put" } else { "only Ctrl-C still puts" };
+        let message =
+            format!("on_failure = \"hold\": a host that fails keeps the new credential; {guard} the old one back");
+        events.warn(None, message);
     }
     let mut seen = BTreeSet::new();
     let steps = || changing.iter().flat_map(|saga| &saga.plan().steps);

@@ -39,6 +39,7 @@ pub(super) async fn unlock(session: &Session, args: &UnlockArgs) -> Result<u8, C
     match answer {
         Ok(facts) => {
             let run = &facts.run;
+            journal(session, run, format!("{name}: its lock was taken away by {}: {reason}", session.owner())).await;
             out.line(&format!("{name}: run {run} no longer holds it (it was {}, by {})", facts.phase, facts.by));
             out.line(&format!("{name}: nothing was put back: its files and its runner are as that run left them"));
             out.line(&format!("{name}: to put it back all the same: keyswap resume {run} --back"));
@@ -49,5 +50,19 @@ pub(super) async fn unlock(session: &Session, args: &UnlockArgs) -> Result<u8, C
             out.line(&format!("{name}: {why}"));
             Ok(if held { error::HELD } else { 2 })
         }
+    }
+}
+
+/// Leaves a word in the run's own journal, where this machine has one that nobody writes just now. The host keeps it anyway.
+async fn journal(session: &Session, run: &str, text: String) {
+    let Ok(store) = session.store() else { return };
+    let Ok(run) = store.find(Some(run)) else { return };
+    let noted = async {
+        let (journal, _) = store.reopen(&run, "unlock", &session.operator())?;
+        journal.append(None, crate::journal::Record::Note { text }).await?;
+        journal.close().await.map(|_| ())
+    };
+    if let Err(error) = noted.await {
+        session.warn(&format!("the journal of run {run} does not hold it: {}", crate::model::chain(&error)));
     }
 }

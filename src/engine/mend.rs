@@ -4,7 +4,7 @@ use crate::model::{Become, RemotePath, RestartHow};
 use crate::remote::shell::quote::words;
 use crate::remote::{FileBefore, UndoRecord, UndoneRecord};
 
-/// The commands that mend a dirty host, in order: first what removes the obstacle, then each record that was not undone.
+/// The commands that mend a dirty host, in order, each line only after the one before it has succeeded: first what removes the obstacle, then each record that was not undone.
 ///
 /// `undone` says how the last undo went; where it is empty (nothing could be read), every record is written out.
 #[must_use]
@@ -21,14 +21,16 @@ pub fn mend_commands(
         Become::Doas => "doas ",
     };
     let mut out: Vec<String> = Vec::new();
-    let mut push = |command: String| {
-        let line = format!("{prefix}{command}");
+    // What belongs together is one line, which stops at the first that fails.
+    let mut push = |commands: &[String]| {
+        let line: Vec<String> = commands.iter().map(|command| format!("{prefix}{command}")).collect();
+        let line = line.join(" && ");
         if !out.contains(&line) {
             out.push(line);
         }
     };
     for fix in undone.iter().filter_map(|record| record.fix.clone()) {
-        push(fix);
+        push(&[fix]);
     }
     let open = |record: &&UndoRecord| {
         undone.is_empty()
@@ -41,19 +43,16 @@ pub fn mend_commands(
     for record in undo.iter().filter(open) {
         match record {
             UndoRecord::File { step, path, before, .. } | UndoRecord::Env { step, path, before: Some(before), .. } => {
-                for command in put_back(state_dir, run, *step, path, before) {
-                    push(command);
-                }
-                push(sweep(path.parent(), run));
+                let [clear, copy, name] = put_back(state_dir, run, *step, path, before);
+                push(&[clear, copy, name, sweep(path.parent(), run)]);
             }
             UndoRecord::Env { path, before: None, .. } | UndoRecord::Remove { path, .. } => {
-                push(argv(&["rm", "-f", path.as_str()]));
-                push(sweep(path.parent(), run));
+                push(&[argv(&["rm", "-f", path.as_str()]), sweep(path.parent(), run)]);
             }
-            UndoRecord::Rmdir { path, .. } => push(argv(&["rmdir", path.as_str()])),
-            UndoRecord::Command { script, .. } => push(argv(&["sh", "-c", script])),
-            UndoRecord::Service { how, was_up, .. } => push(service(how, *was_up)),
-            UndoRecord::Backup { id, .. } => push(argv(&["rm", "-rf", &format!("{state_dir}/backups/{id}")])),
+            UndoRecord::Rmdir { path, .. } => push(&[argv(&["rmdir", path.as_str()])]),
+            UndoRecord::Command { script, .. } => push(&[argv(&["sh", "-c", script])]),
+            UndoRecord::Service { how, was_up, .. } => push(&[service(how, *was_up)]),
+            UndoRecord::Backup { id, .. } => push(&[argv(&["rm", "-rf", &format!("{state_dir}/backups/{id}")])]),
         }
     }
     out
@@ -142,10 +141,10 @@ mod tests {
             mend_commands(Become::Sudo, "/var/lib/keyswap", run, &undo, &undone),
             [
                 "sudo mount -o remount,rw /srv",
-                "sudo rm -f '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2'",
-                "sudo install -o 1000 -g 1000 -m 0600 /var/lib/keyswap/runs/20260101-000000-abcdef/pre.2 '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2'",
-                "sudo mv -fT '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2' '/srv/it'\\''s/token'",
-                "sudo find '/srv/it'\\''s' -maxdepth 1 -name '.keyswap-20260101-000000-abcdef*' -delete",
+                "sudo rm -f '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2' \
+                 && sudo install -o 1000 -g 1000 -m 0600 /var/lib/keyswap/runs/20260101-000000-abcdef/pre.2 '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2' \
+                 && sudo mv -fT '/srv/it'\\''s/.keyswap-20260101-000000-abcdef-mend.2' '/srv/it'\\''s/token' \
+                 && sudo find '/srv/it'\\''s' -maxdepth 1 -name '.keyswap-20260101-000000-abcdef*' -delete",
                 "sudo systemctl restart runner",
             ]
         );

@@ -8,8 +8,10 @@
 
 mod drain;
 mod jobs;
+mod link;
 mod manifest;
 mod mend;
+mod reach;
 mod room;
 mod saga;
 mod settle;
@@ -31,7 +33,7 @@ pub use manifest::{About, Manifest, TokenNote};
 pub use mend::mend_commands;
 pub use saga::{Opened, Saga, Stop, StopKind, keep_alive};
 pub use settle::{NotNow, Settling};
-pub use work::{controllers_work, started};
+pub use work::{again, controllers_work, started};
 
 /// What all sagas of a run share.
 #[derive(Clone)]
@@ -68,6 +70,11 @@ impl Shared {
         // Of another journal than the run's own no head is left: it would contradict the run's.
         let head = if self.is_the_runs_journal() { head } else { "" };
         Hold { run: self.run.clone(), head: head.to_owned(), guard: self.guard }
+    }
+
+    /// Who takes a host now, and since when, as it is left there for others.
+    fn owner_now(&self) -> String {
+        format!("{} since {}", self.owner, jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"))
     }
 
     fn is_the_runs_journal(&self) -> bool {

@@ -3,10 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::saga::Saga;
-use crate::remote::{Answer, Fact, Op, Probe, ReachFact, RoomFact, UndoRecord};
+use crate::remote::{Act, Answer, CallError, Fact, Op, Probe, ReachFact, RoomFact, UndoRecord};
+use crate::step::{HostPlan, Work};
 
 /// What a file takes at least.
 const BLOCK: u64 = 4096;
+
+/// What the guard's program takes at least.
+const GUARD: u64 = 96 * 1024;
+
+/// Small files that every run keeps, at least: undo, manifest, owner, marks.
+const MARKS: u32 = 5;
 
 /// Room that is needed in a directory.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -25,18 +32,34 @@ impl Saga {
         if !self.changes() {
             return Ok(None);
         }
-        let needs = needs(&self.facts.state_dir, &self.plan.undo);
+        let mut needs = needs(&self.facts.state_dir, &self.plan, self.shared.guard.is_some());
+        needs.retain(|dir, _| dir.starts_with('/'));
         let rooms = needs.keys().map(|dir| Probe::Room { dir: dir.clone() });
         let reaches = self.runners.iter().map(|pid| Probe::Reach { pid: *pid });
         let probes = rooms.chain(reaches).collect();
-        let Ok(Answer::Facts(facts)) = self.call(&Op::Look(probes), None).await else { return Ok(None) };
+        let look = Op::Look(probes);
+        let mut answer = self.call(&look, None).await;
+        if matches!(answer, Err(CallError::Lost(_))) {
+            self.wake().await.map_err(|stop| stop.reason)?;
+            answer = self.call(&look, None).await;
+        }
+        let facts = match answer.map_err(|error| format!("it could not be looked at whether there is room: {error}"))? {
+            Answer::Facts(facts) => facts,
+            _ => return Err("the host answered another question".to_owned()),
+        };
+        // The first ones are the rooms: one that no file can be made in is none.
+        if let Some(Fact::Refused(failure)) =
+            facts.iter().take(needs.len()).find(|fact| matches!(fact, Fact::Refused(_)))
+        {
+            return Err(failure.to_string());
+        }
         let rooms = needs.iter().zip(&facts).filter_map(|((dir, need), fact)| match fact {
             Fact::Room(room) => Some((dir.as_str(), *need, room)),
             _ => None,
         });
         enough(rooms)?;
         Ok(facts.iter().find_map(|fact| match fact {
-            Fact::Reach(reach) => reader(reach, self.facts.uid),
+            Fact::Reach(reach) => reader(reach, self.facts.uid, self.facts.login_uid),
             _ => None,
         }))
     }
@@ -44,14 +67,28 @@ impl Saga {
 
 /// The least that a run needs: a temporary file beside each destination, the old content and a backup where it keeps its
 /// state.
-fn needs(state_dir: &str, undo: &[UndoRecord]) -> BTreeMap<String, Need> {
+fn needs(state_dir: &str, plan: &HostPlan, guarded: bool) -> BTreeMap<String, Need> {
     let mut needs: BTreeMap<String, Need> = BTreeMap::new();
     let mut add = |dir: &str, bytes: u64| {
         let need = needs.entry(dir.to_owned()).or_default();
         need.bytes += bytes.div_ceil(BLOCK).max(1) * BLOCK;
         need.inodes += 1;
     };
-    for record in undo {
+    if guarded {
+        add(state_dir, GUARD);
+    }
+    (0..MARKS).for_each(|_| add(state_dir, 0));
+    for step in &plan.steps {
+        if let Work::Act { act: Act::Backup { path, .. }, .. } = &step.work {
+            let kept = plan.undo.iter().find_map(|record| match record {
+                UndoRecord::File { path: at, before, .. } if at == path => Some(before.size),
+                _ => None,
+            });
+            add(state_dir, kept.unwrap_or(0));
+            add(state_dir, 0);
+        }
+    }
+    for record in &plan.undo {
         let Some(path) = record.file() else { continue };
         let before = match record {
             UndoRecord::File { before, .. } => Some(before.size),
@@ -89,9 +126,14 @@ fn enough<'a>(rooms: impl Iterator<Item = (&'a str, Need, &'a RoomFact)>) -> Res
 }
 
 /// Why jobs of a runner could read what only keyswap's user should.
-fn reader(runner: &ReachFact, keyswap: u32) -> Option<String> {
+fn reader(runner: &ReachFact, keyswap: u32, login: u32) -> Option<String> {
     if runner.here && runner.uid == keyswap {
         return Some(format!("the runner works as the user that keeps the state there (uid {keyswap})"));
+    }
+    if runner.here && runner.uid == login {
+        return Some(format!(
+            "the runner works as the user that keyswap logs in as (uid {login}), which can become root"
+        ));
     }
     let opens = runner.sockets.iter().any(|socket| {
         runner.uid == 0
@@ -132,10 +174,11 @@ mod tests {
     fn who_can_read_the_state_is_told() {
         let told = |uid, groups: &[u32], here, mode: Option<u32>| {
             let sockets = mode.map(|mode| SocketFact { uid: 0, gid: 999, mode }).into_iter().collect();
-            reader(&ReachFact { uid, groups: groups.to_vec(), here, sockets }, 0).is_some()
+            reader(&ReachFact { uid, groups: groups.to_vec(), here, sockets }, 0, 1001).is_some()
         };
         assert!(told(0, &[0], true, None), "the same user, on the host itself");
         assert!(!told(0, &[0], false, None), "root of a container");
+        assert!(told(1001, &[1001], true, None), "the login user, on the host itself");
         assert!(!told(1000, &[1000], true, Some(0o660)), "not in the socket's group");
         assert!(told(1000, &[1000, 999], true, Some(0o660)), "in the socket's group");
         assert!(told(1000, &[1000], false, Some(0o666)), "a socket for all");

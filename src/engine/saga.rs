@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use super::work::{controllers_work, started};
+use super::link::held;
+use super::work::{again, controllers_work, started};
 use super::{Manifest, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
@@ -22,7 +23,7 @@ pub struct Saga {
     pub(super) plan: HostPlan,
     pub(super) batch: u32,
     /// The next step.
-    next: usize,
+    pub(super) next: usize,
     /// The host may hold our undo: it was asked to.
     pub(super) prepared: bool,
     /// The host said that it holds our undo.
@@ -31,15 +32,19 @@ pub struct Saga {
     /// What the step at work was seen to have done.
     pub(super) seen: Vec<String>,
     /// What the plan was made from, where it must be made anew: a secret was still to come.
-    draft: Option<Box<Draft>>,
+    pub(super) draft: Option<Box<Draft>>,
     /// The runners' processes, as they were seen at the first look.
     pub(super) runners: Vec<u32>,
     /// The process that each restart ended with.
     pub(super) processes: std::collections::BTreeMap<u32, String>,
+    /// It was let go by an earlier session, and waits here for the others of its batch.
+    pub(super) let_go: bool,
+    /// When the host was asked last.
+    pub(super) asked: tokio::time::Instant,
 }
 
 /// What a plan is made from.
-struct Draft {
+pub(super) struct Draft {
     steps: Vec<Step>,
     looks: Looks,
     found: Vec<Fact>,
@@ -175,6 +180,8 @@ impl Saga {
                     draft,
                     runners,
                     processes: std::collections::BTreeMap::new(),
+                    let_go: false,
+                    asked: tokio::time::Instant::now(),
                 }))
             }
             Err(refusals) => {
@@ -188,60 +195,6 @@ impl Saga {
                 Opened::Refused { reason: reasons.join("; ") }
             }
         }
-    }
-
-    /// Goes on with a host whose run was cut off: connects, and takes it over if it still holds the run. Its steps are
-    /// asked for again from the first one; each of them looks before it acts.
-    ///
-    /// # Errors
-    /// When the host cannot be reached, or was settled by somebody else.
-    pub async fn reopen(shared: &Shared, host: &Host, plan: &HostPlan, batch: u32) -> Result<Self, Stop> {
-        let unreachable = |error: crate::remote::Unreachable| Stop::new(StopKind::Lost, error.to_string());
-        let mut conn = shared.connect.connect(host).await.map_err(unreachable)?;
-        let Answer::Hello(facts) = conn.call(&Op::Hello, None).await? else {
-            return Err(Stop::new(StopKind::Failed, "the host answered another question"));
-        };
-        if let Some(why) = shared.contradiction(&facts) {
-            return Err(Stop::new(StopKind::Failed, why));
-        }
-        let ours = facts.run == shared.run.as_str();
-        let mut next = 0;
-        let prepared = match facts.phase.as_str() {
-            "armed" if ours => {
-                let (hold, owner) = (shared.hold(""), shared.owner.clone());
-                conn.call(&Op::Takeover { hold, owner, only_held: true }, None).await?;
-                true
-            }
-            // It was let go, and only the word of it was lost.
-            "new" if ours => {
-                next = plan.steps.len();
-                true
-            }
-            "none" | "idle" | "old" | "new" if !ours => false,
-            "old" if ours && facts.by_guard => {
-                return Err(Stop::new(StopKind::Failed, super::settle::PUT_BACK_BY_GUARD));
-            }
-            phase => {
-                let reason = format!("the host is {phase} by run {}", facts.run);
-                return Err(Stop::new(StopKind::Failed, reason));
-            }
-        };
-        Ok(Self {
-            shared: shared.clone(),
-            host: host.clone(),
-            conn: Some(conn),
-            facts: *facts,
-            notes: plan.notes.clone(),
-            seen: Vec::new(),
-            plan: plan.clone(),
-            batch,
-            next,
-            prepared,
-            armed: prepared,
-            draft: None,
-            runners: Vec::new(),
-            processes: std::collections::BTreeMap::new(),
-        })
     }
 
     /// The host's name.
@@ -301,12 +254,10 @@ impl Saga {
             && (has("systemd") || has("cron") || has("crond"))
     }
 
-    /// Where it is: names with one place lead to one machine.
+    /// Which machine it is, if that can be told: names with one answer lead to one machine.
     #[must_use]
-    pub fn place(&self) -> (String, String, u16, Vec<String>) {
-        let at = &self.host.connection;
-        let jumps = at.jump.iter().map(|jump| jump.name.clone()).collect();
-        (self.facts.machine.clone(), at.address.clone(), at.port, jumps)
+    pub fn machine(&self) -> Option<(String, String)> {
+        self.facts.identity()
     }
 
     /// Puts it into a batch, counted from 1.
@@ -359,6 +310,7 @@ impl Saga {
             return Err(CallError::Lost(crate::remote::Lost { reason: "the connection was lost".to_owned() }));
         };
         let answer = conn.call(op, data).await;
+        self.asked = tokio::time::Instant::now();
         if matches!(answer, Err(CallError::Lost(_))) {
             self.conn = None;
         }
@@ -383,7 +335,7 @@ impl Saga {
         self.record(Record::PrepareStarted).await?;
         self.prepared = true;
         let manifest = Manifest::new(&self.shared, &self.host.name, self.batch, &self.plan).text();
-        let (hold, owner, undo) = (self.shared.hold(""), self.shared.owner.clone(), self.plan.undo.clone());
+        let (hold, owner, undo) = (self.shared.hold(""), self.shared.owner_now(), self.plan.undo.clone());
         let op = Op::Prepare { hold, owner, undo, manifest };
         if let Err(error) = self.call(&op, None).await {
             if class_of(&error) == Some(FailClass::Held) {
@@ -399,6 +351,7 @@ impl Saga {
             machine: Some(self.facts.machine.clone()),
             epoch: None,
             credentials: self.plan.credentials.clone(),
+            state_dir: Some(self.facts.state_dir.clone()),
         })
         .await?;
         Ok(())
@@ -417,7 +370,7 @@ impl Saga {
 
     /// Gives the host a sign of life, if it is held and has a guard. A lost link shows at the next request.
     pub async fn renew(&mut self) {
-        if self.armed && self.shared.guard.is_some() {
+        if self.armed && !self.let_go && self.shared.guard.is_some() {
             let op = Op::Renew { hold: self.shared.hold("") };
             let _ = self.call(&op, None).await;
         }
@@ -454,10 +407,12 @@ impl Saga {
         let mut tries = 0;
         let outcome = loop {
             let outcome = self.work(step).await;
-            match &outcome {
-                Err(stop) if stop.kind == StopKind::Failed && tries < step.repeats() => tries += 1,
-                _ => break outcome,
+            let Err(stop) = &outcome else { break outcome };
+            let shared = self.shared.clone();
+            if !keep_alive(std::slice::from_mut(self), again(&shared, step, stop, tries)).await {
+                break outcome;
             }
+            tries += 1;
         };
         let (status, detail) = match &outcome {
             Ok(done) => done.clone(),
@@ -487,6 +442,9 @@ impl Saga {
         let head = if self.prepared { self.record(started(step)).await? } else { String::new() };
         match &step.work {
             Work::Nothing => Ok((step.status, step.detail.clone())),
+            Work::VerifyPublish(_) if !self.changes() => {
+                Ok((StepStatus::Skipped, "nothing changes on this host".to_owned()))
+            }
             Work::Act { act, data } => {
                 let value = match data {
                     Some((name, newline)) => Some(content(self.shared.values.get(name), *newline)?),
@@ -555,18 +513,6 @@ fn content(value: Option<&SecretValue>, newline: bool) -> Result<Zeroizing<Vec<u
         bytes.push(b'\n');
     }
     Ok(bytes)
-}
-
-/// Why a host cannot be taken: an unsettled run holds it.
-fn held(facts: &HostFacts) -> Option<String> {
-    match facts.phase.as_str() {
-        "none" | "idle" | "old" | "new" => None,
-        phase => {
-            let by = if facts.by.is_empty() { "unknown" } else { &facts.by };
-            let run = &facts.run;
-            Some(format!("run {run} holds this host ({phase}, by {by}); settle it first: keyswap resume {run}"))
-        }
-    }
 }
 
 /// A failed call's class, for callers that branch on it.

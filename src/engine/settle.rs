@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use super::link::holder;
+use super::reach::reach;
 use super::saga::{Saga, Stop, class_of};
 use super::{Shared, mend_commands};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{CredentialState, Host, HostName, HostResult, HostStatus, StepRef, StepStatus};
-use crate::remote::{Answer, CallError, FailClass, HostFacts, NowFact, Op, UndoRecord, Undone};
+use crate::remote::{
+    Answer, CallError, FailClass, Failure, HostFacts, NowFact, Op, UndoRecord, Undone, Unreachable, UnreachableKind,
+};
 use crate::step::HostPlan;
 
 /// A host that is to be settled: by the saga that worked on it, or later from what the journal knows.
@@ -57,12 +61,24 @@ const USUAL_UNDO: Duration = Duration::from_secs(300);
 /// Why a host cannot be taken back now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotNow {
-    /// It cannot be reached.
-    Unreachable(String),
-    /// Another run holds it, or changed it after this one.
+    /// It cannot be reached: at which stage, and why.
+    Unreachable(UnreachableKind, String),
+    /// Another run holds it: which, by whom and since when.
+    Held(String),
+    /// Another run changed it after this one.
     Other(String),
     /// It contradicts the journal.
     Contradicts(String),
+}
+
+impl NotNow {
+    /// Why.
+    #[must_use]
+    pub fn why(self) -> String {
+        match self {
+            Self::Unreachable(_, why) | Self::Held(why) | Self::Other(why) | Self::Contradicts(why) => why,
+        }
+    }
 }
 
 impl Saga {
@@ -70,32 +86,13 @@ impl Saga {
     ///
     /// # Errors
     /// When the host does not say so; it is then still held, or lost, and is to be taken back.
-    pub async fn commit(mut self) -> Result<HostResult, (Box<Settling>, Stop)> {
+    pub async fn commit(self) -> Result<HostResult, (Box<Settling>, Stop)> {
         if !self.touched() {
             return Ok(self.spare(HostStatus::Ok, None).await);
         }
-        let op = Op::Commit { hold: self.shared.hold("") };
-        let mut answer = self.call(&op, None).await;
         let mut settling = self.settling();
-        if matches!(answer, Err(CallError::Lost(_)))
-            && let Ok(facts) = settling.reconnect().await
-        {
-            // Still held or let go already: asked again it says the same. What was settled otherwise stays as it is.
-            let still = match facts.phase.as_str() {
-                _ if facts.run != settling.shared.run.as_str() => false,
-                "armed" => settling.take_over(true).await.is_ok(),
-                "new" => true,
-                _ => false,
-            };
-            if still {
-                answer = settling.call(&op).await;
-            }
-        }
-        match answer {
-            Ok(_) => match settling.now().await {
-                Ok(now) => Ok(settling.settled(HostStatus::Changed, None, Vec::new(), Some(now)).await),
-                Err(error) => Err((Box::new(settling), error.into())),
-            },
+        match settling.let_go().await {
+            Ok(now) => Ok(settling.settled(HostStatus::Changed, None, Vec::new(), Some(now)).await),
             Err(error) => Err((Box::new(settling), error.into())),
         }
     }
@@ -118,7 +115,8 @@ impl Saga {
         settling.undo(reason).await
     }
 
-    /// Leaves a failed host on the new credential, on purpose. What is not wholly new goes back all the same.
+    /// Leaves a failed host on the new credential, on purpose. What is not wholly new goes back all the same; one that
+    /// cannot be asked is owed, and `resume` has it let go.
     pub async fn hold(self, reason: &str) -> HostResult {
         if !self.touched() {
             return self.spare(HostStatus::Failed, Some(reason.to_owned())).await;
@@ -129,12 +127,13 @@ impl Saga {
             return self.settling().undo(&format!("{reason}; the journal could not be written: {error}")).await;
         }
         let mut settling = self.settling();
-        let op = Op::Commit { hold: settling.shared.hold("") };
-        match settling.call(&op).await {
-            Ok(_) => {
-                let now = settling.now().await.ok();
+        match settling.let_go().await {
+            Ok(now) => {
                 let reason = format!("{reason}; held on the new credential");
-                settling.settled(HostStatus::Failed, Some(reason), Vec::new(), now).await
+                settling.settled(HostStatus::Failed, Some(reason), Vec::new(), Some(now)).await
+            }
+            Err(error @ CallError::Lost(_)) => {
+                settling.owed(format!("{reason}; whether it is held on the new credential is not known: {error}")).await
             }
             Err(error) => settling.undo(&format!("{reason}; it is not wholly new ({error})")).await,
         }
@@ -210,7 +209,7 @@ impl Settling {
             steps: plan.steps.iter().map(|step| step.id.clone()).collect(),
             notes: Vec::new(),
             conn: None,
-            state_dir: None,
+            state_dir: host.connection.state_dir.as_ref().map(ToString::to_string),
             holds: false,
             prepared: false,
             found_old: false,
@@ -227,12 +226,13 @@ impl Settling {
     /// # Errors
     /// When the host is out of reach, or is not this run's to put back.
     pub async fn attach(&mut self) -> Result<(), NotNow> {
-        let facts = self.reconnect().await.map_err(NotNow::Unreachable)?;
+        let unreachable = |error: Unreachable| NotNow::Unreachable(error.kind, error.to_string());
+        let facts = self.reconnect().await.map_err(unreachable)?;
         if let Some(why) = self.shared.contradiction(&facts) {
             return Err(NotNow::Contradicts(why));
         }
-        if let Some(reason) = self.not_ours(&facts) {
-            return Err(NotNow::Other(reason));
+        if let Some(why) = self.not_ours(&facts) {
+            return Err(why);
         }
         self.look_for_old(&facts);
         Ok(())
@@ -259,13 +259,14 @@ impl Settling {
     }
 
     /// Why the host is not this run's to put back, if it is not.
-    fn not_ours(&self, facts: &HostFacts) -> Option<String> {
+    fn not_ours(&self, facts: &HostFacts) -> Option<NotNow> {
         let run = self.shared.run.as_str();
         match facts.phase.as_str() {
             _ if facts.run == run => None,
-            "armed" | "undo" | "dirty" => Some(format!("run {} holds this host ({})", facts.run, facts.phase)),
+            "armed" | "undo" | "dirty" => Some(NotNow::Held(holder(facts))),
             "new" if facts.run.as_str() > run => {
-                Some(format!("run {} changed this host later; roll that one back first", facts.run))
+                let why = format!("run {} changed this host later; roll that one back first", facts.run);
+                Some(NotNow::Other(why))
             }
             _ => None,
         }
@@ -285,43 +286,62 @@ impl Settling {
     }
 
     /// Connects again, patiently. The host's own account of itself comes back.
-    async fn reconnect(&mut self) -> Result<HostFacts, String> {
-        let patience = self.shared.patience;
-        let mut rest = patience.first_rest;
-        let mut last = "the connection was lost".to_owned();
-        for attempt in 0..patience.attempts.max(1) {
-            if attempt > 0 {
-                tokio::time::sleep(rest).await;
-                rest = (rest * 2).min(Duration::from_secs(30));
+    async fn reconnect(&mut self) -> Result<HostFacts, Unreachable> {
+        let (conn, facts) = reach(&self.shared, &self.host, self.shared.patience).await?;
+        self.conn = Some(conn);
+        self.holds = false;
+        self.state_dir = Some(facts.state_dir.clone());
+        Ok(facts)
+    }
+
+    /// Has the host let go on the new credential, and reads it. A lost link is connected to again: a host that is still
+    /// held, or was let go already, says the same when it is asked again; what was settled otherwise stays as it is.
+    async fn let_go(&mut self) -> Result<Vec<NowFact>, CallError> {
+        let op = Op::Commit { hold: self.shared.hold("") };
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let lost = match self.call(&op).await {
+                Ok(_) => match self.now().await {
+                    Err(CallError::Lost(lost)) => lost,
+                    read => return read,
+                },
+                Err(CallError::Lost(lost)) => lost,
+                Err(error) => return Err(error),
+            };
+            if rounds > 2 {
+                return Err(CallError::Lost(lost));
             }
-            match self.shared.connect.connect(&self.host).await {
-                Ok(conn) => {
-                    self.conn = Some(conn);
-                    self.holds = false;
-                    match self.call(&Op::Hello).await {
-                        Ok(Answer::Hello(facts)) => {
-                            self.state_dir = Some(facts.state_dir.clone());
-                            return Ok(*facts);
-                        }
-                        Ok(_) => "the host answered another question".clone_into(&mut last),
-                        Err(error) => last = error.to_string(),
-                    }
+            let facts = self.reconnect().await.map_err(|_| CallError::Lost(lost))?;
+            let still = match facts.phase.as_str() {
+                _ if facts.run != self.shared.run.as_str() => false,
+                "armed" => {
+                    self.take_over(true).await?;
+                    true
                 }
-                Err(error) => last = error.to_string(),
+                "new" => true,
+                _ => false,
+            };
+            if !still {
+                let message = format!("it was settled meanwhile (now: {}, run {})", facts.phase, facts.run);
+                return Err(Failure { class: FailClass::Fenced, message, fix: None }.into());
             }
         }
-        Err(last)
     }
 
     async fn take_over(&mut self, only_held: bool) -> Result<(), CallError> {
-        let (hold, owner) = (self.shared.hold(""), self.shared.owner.clone());
+        let (hold, owner) = (self.shared.hold(""), self.shared.owner_now());
         self.call(&Op::Takeover { hold, owner, only_held }).await?;
         self.holds = true;
         Ok(())
     }
 
     async fn now(&mut self) -> Result<Vec<NowFact>, CallError> {
-        match self.call(&Op::Now { run: self.shared.run.clone() }).await? {
+        // Of those that an act of the run writes the host knows by itself.
+        let known = |path: &str| self.undo.iter().any(|record| record.file().is_some_and(|file| file.as_str() == path));
+        let others = self.credentials.iter().filter(|credential| !known(&credential.path));
+        let paths = others.filter_map(|credential| credential.path.parse().ok()).collect();
+        match self.call(&Op::Now { run: self.shared.run.clone(), paths }).await? {
             Answer::Now(now) => Ok(now),
             _ => Ok(Vec::new()),
         }
@@ -336,9 +356,6 @@ impl Settling {
             // It is wholly new and stands so in the journal: taken back it would contradict a record that nobody can add to.
             Err(error) if self.committed => {
                 let reason = format!("{reason}; it stays new, since the journal could not be written: {error}");
-                for credential in &mut self.credentials {
-                    credential.now = None;
-                }
                 return self.settled(HostStatus::Changed, Some(reason), Vec::new(), None).await;
             }
             Err(error) => {
@@ -354,7 +371,8 @@ impl Settling {
             match self.undo_once(&head).await {
                 Ok(End::Undone(undone, now)) => return self.after_undo(reason, &undone, now).await,
                 Ok(End::NeverPrepared) => {
-                    return self.settled(HostStatus::RolledBack, Some(reason.to_owned()), Vec::new(), None).await;
+                    let now = self.now().await.ok();
+                    return self.settled(HostStatus::RolledBack, Some(reason.to_owned()), Vec::new(), now).await;
                 }
                 Err(CallError::Lost(_)) if rounds < 4 => {}
                 Err(error) => {
@@ -367,12 +385,11 @@ impl Settling {
 
     async fn undo_once(&mut self, head: &str) -> Result<End, CallError> {
         if self.conn.is_none() {
-            let facts = self.reconnect().await.map_err(|reason| {
-                CallError::Failed(crate::remote::Failure { class: FailClass::Broken, message: reason, fix: None })
+            let facts = self.reconnect().await.map_err(|error| {
+                CallError::Failed(Failure { class: FailClass::Broken, message: error.to_string(), fix: None })
             })?;
-            if let Some(reason) = self.not_ours(&facts) {
-                let failure = crate::remote::Failure { class: FailClass::Held, message: reason, fix: None };
-                return Err(failure.into());
+            if let Some(why) = self.not_ours(&facts) {
+                return Err(Failure { class: FailClass::Held, message: why.why(), fix: None }.into());
             }
             self.look_for_old(&facts);
         } else if !self.holds && !self.looked {
@@ -394,7 +411,7 @@ impl Settling {
             Ok(Answer::Undone(undone)) if undone.records.is_empty() && !self.undo.is_empty() => {
                 if self.prepared {
                     let message = "the host has lost the run's way back".to_owned();
-                    return Err(crate::remote::Failure { class: FailClass::Missing, message, fix: None }.into());
+                    return Err(Failure { class: FailClass::Missing, message, fix: None }.into());
                 }
                 Ok(End::NeverPrepared)
             }
@@ -462,13 +479,20 @@ impl Settling {
         self.settled(HostStatus::Owed, Some(reason), Vec::new(), None).await
     }
 
+    /// Writes down that a touched host is to go back and cannot be reached: whoever reaches it takes it back.
+    pub async fn owed_a_way_back(self, reason: String) -> HostResult {
+        let name = self.host.name.clone();
+        let record = Record::UndoStarted { reason: reason.clone(), with_rest: self.with_rest };
+        if let Err(error) = self.shared.journal.append(Some(&name), record).await {
+            self.shared.events.warn(Some(&name), format!("the journal could not be written: {error}"));
+        }
+        self.owed(reason).await
+    }
+
     /// Writes down that a touched host could not be read.
     pub async fn owed(mut self, reason: String) -> HostResult {
         let mend = self.mend(&[]);
         self.notes.push(format!("when the host is back: keyswap resume {}", self.shared.journal.run()));
-        for credential in &mut self.credentials {
-            credential.now = None;
-        }
         self.settled(HostStatus::Owed, Some(reason), mend, None).await
     }
 
@@ -482,10 +506,12 @@ impl Settling {
     ) -> HostResult {
         for credential in &mut self.credentials {
             match now.iter().flatten().find(|fact| fact.path == credential.path) {
-                Some(read) => credential.now.clone_from(&read.fingerprint),
-                // What it held before is no answer to what it holds; a host that was taken back was read by its undo.
-                None if now.is_some() && status != HostStatus::RolledBack => credential.now = None,
-                None => {}
+                Some(read) => {
+                    credential.now.clone_from(&read.fingerprint);
+                    credential.unread = false;
+                }
+                // What it held before is no answer to what it holds.
+                None => credential.not_read(),
             }
         }
         let result = HostResult {

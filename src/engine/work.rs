@@ -6,7 +6,7 @@ use super::saga::{Saga, Stop, StopKind, keep_alive};
 use super::{Shared, ran_here};
 use crate::event::EventKind;
 use crate::journal::Record;
-use crate::model::{HostName, Once, StepStatus, WaitFor};
+use crate::model::{HostName, Once, StepStatus, Verdict, WaitFor};
 use crate::remote::{Act, Acted};
 use crate::secret::SecretValue;
 use crate::step::{self, Consent, PlannedStep, Proofs, Question, Work};
@@ -133,6 +133,18 @@ pub async fn controllers_work(
     }
 }
 
+/// Whether a step that did not succeed is tried again, after a pause: only what leaves nothing behind, and not once the
+/// rollout is stopped. `tries`: how often it was tried again before.
+pub async fn again(shared: &Shared, step: &PlannedStep, stop: &Stop, tries: u32) -> bool {
+    if stop.kind != StopKind::Failed || tries >= step.repeats() {
+        return false;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(PlannedStep::pause(tries)) => !shared.halt.is_cancelled(),
+        () = shared.halt.cancelled() => false,
+    }
+}
+
 /// Looks what a secret can read: by way of the host, where the step is a host's.
 async fn prove(
     shared: &Shared,
@@ -149,6 +161,7 @@ async fn prove(
     };
     let proved = keep_alive(sagas, shared.services.prove(value, way)).await;
     let step::Proved { narrow, summary, rows } = proved.map_err(stop)?;
+    let broad = rows.iter().any(|row| row.verdict == Verdict::Fail);
     let record = Record::Proved { secret: secret.clone(), narrow, summary: summary.clone(), rows: rows.clone() };
     shared.journal.append(host, record).await?;
     let told = EventKind::Proof { secret: secret.clone(), narrow, summary: summary.clone(), rows };
@@ -156,6 +169,8 @@ async fn prove(
     match (narrow, host) {
         (true, _) => Ok((StepStatus::Ok, summary)),
         (false, None) => Err(Stop::new(StopKind::Auth, summary)),
+        // What could not be seen from there may be seen from elsewhere; what was seen is so for every host.
+        (false, Some(_)) if broad => Err(Stop::new(StopKind::Auth, summary)),
         (false, Some(_)) => Err(Stop::new(StopKind::Failed, summary)),
     }
 }

@@ -100,6 +100,11 @@ pub enum EventKind {
         /// Hosts of the run.
         hosts_total: u32,
     },
+    /// The rollout rests between two batches.
+    Pausing {
+        /// For so many seconds.
+        seconds: u64,
+    },
     /// A step begins on a host, or for a batch or the run when the event names no host.
     StepStarted,
     /// A long step lives: what it waits for.

@@ -78,6 +78,8 @@ pub struct HostState {
     pub epoch: Option<u64>,
     /// What its credential files held before the run.
     pub credentials: Vec<CredentialState>,
+    /// Where it keeps its state.
+    pub state_dir: Option<String>,
     /// Its steps by their place in the playbook.
     pub steps: BTreeMap<u32, StepState>,
     /// It failed itself, and did not only go back with others.
@@ -451,11 +453,12 @@ impl HostState {
 
     fn learn(&mut self, entry: &Entry) {
         match &entry.record {
-            Record::HostPrepared { undo_digest, machine, epoch, credentials } => {
+            Record::HostPrepared { undo_digest, machine, epoch, credentials, state_dir } => {
                 self.undo_digest = Some(undo_digest.clone());
                 self.machine.clone_from(machine);
                 self.epoch = *epoch;
                 self.credentials.clone_from(credentials);
+                self.state_dir.clone_from(state_dir);
             }
             Record::StepStarted { step, intent, .. } => {
                 self.steps.insert(step.index, StepState::begun(step, intent, entry.ts));

@@ -16,8 +16,8 @@ pub enum HostPhase {
     Spared,
     /// The request that leaves undo, pre-images and guard there may or may not have arrived.
     Preparing,
-    /// Undo and guard are there. After a reopening this is also where a half-done host stands: every step is
-    /// looked at again, since each may run twice.
+    /// Undo and guard are there. After a reopening this is also where a half-done host stands, and one that may have been
+    /// let go: every step is looked at again, since each may run twice.
     Prepared,
     /// This step may or may not have acted.
     Acting(u32),
@@ -144,9 +144,14 @@ impl HostPhase {
                 }
             }
             Record::RunReopened { .. } => Ok(match self {
-                Prepared | Acting(_) | Between(_) | Halted(_) | Owed(OwedIn::Forward) => Prepared,
+                // Also what may or may not have been let go: it is looked at again, and let go again.
+                Prepared
+                | Acting(_)
+                | Between(_)
+                | Halted(_)
+                | Committing
+                | Owed(OwedIn::Forward | OwedIn::Committing) => Prepared,
                 Preparing | Owed(OwedIn::Preparing) => Preparing,
-                Committing | Owed(OwedIn::Committing) => Committing,
                 Undoing | Owed(OwedIn::Undoing) => Undoing,
                 // What was left out stays out: whoever stopped the rollout meant the hosts after it.
                 Untouched | Spared | New | Held | Old | Dirty => self,
@@ -171,7 +176,8 @@ impl HostPhase {
             (Preparing, HostStatus::Owed) => Owed(OwedIn::Preparing),
             (Prepared | Acting(_) | Between(_) | Halted(_), HostStatus::Owed) => Owed(OwedIn::Forward),
             (Committing, HostStatus::Owed) => Owed(OwedIn::Committing),
-            (Undoing, HostStatus::Owed) => Owed(OwedIn::Undoing),
+            // Of a settled host: it was to be taken back, and that could not even begin.
+            (Undoing | New | Held | Dirty, HostStatus::Owed) => Owed(OwedIn::Undoing),
             // The same word again, by who looked once more.
             (New, HostStatus::Changed | HostStatus::Ok)
             | (Held, HostStatus::Failed)
@@ -180,6 +186,27 @@ impl HostPhase {
             | (Owed(_), HostStatus::Owed) => self,
             _ => return None,
         })
+    }
+
+    /// Where the host stands, in a few words.
+    #[must_use]
+    pub fn says(self) -> String {
+        match self {
+            Self::Untouched => "not begun".to_owned(),
+            Self::Spared => "left out".to_owned(),
+            Self::Preparing => "being prepared".to_owned(),
+            Self::Prepared => "prepared".to_owned(),
+            Self::Acting(step) => format!("in step {step}"),
+            Self::Between(step) => format!("after step {step}"),
+            Self::Halted(step) => format!("stopped in step {step}"),
+            Self::Committing => "being let go".to_owned(),
+            Self::New => "new".to_owned(),
+            Self::Held => "held on the new credential".to_owned(),
+            Self::Undoing => "going back".to_owned(),
+            Self::Old => "old".to_owned(),
+            Self::Dirty => "dirty".to_owned(),
+            Self::Owed(_) => "owed".to_owned(),
+        }
     }
 
     /// Whether the last word on the host was said: its end state is known, or known to be unknown.

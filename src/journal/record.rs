@@ -114,6 +114,9 @@ pub enum Record {
         epoch: Option<u64>,
         /// What its credential files hold before the run.
         credentials: Vec<CredentialState>,
+        /// Where the host keeps its state.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state_dir: Option<String>,
     },
     /// Of a host, or of the batch or run when there is none: a step is about to act. Steps that only look at a
     /// host need none; of a host that is not prepared the table allows none.
@@ -259,6 +262,18 @@ pub struct Operator {
     pub pid: u32,
     /// keyswap's version.
     pub version: String,
+}
+
+impl ReopenCommand {
+    /// The command as it is typed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::ResumeBack => "resume --back",
+            Self::Rollback => "rollback",
+        }
+    }
 }
 
 /// How somebody goes on with a run.

@@ -3,6 +3,7 @@
 //! Records of many hosts arrive at once; a thread of its own takes all that wait, checks each against the table,
 //! writes them with one call and syncs once (group commit).
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -47,7 +48,7 @@ pub struct Journal {
     run: RunId,
     way: Arc<Way>,
     /// The lines that were there when it was opened again.
-    earlier: Option<Arc<[LineHash]>>,
+    earlier: Option<Arc<HashSet<String>>>,
 }
 
 enum Way {
@@ -100,7 +101,7 @@ impl Journal {
 
     /// Goes on from a log that was read and checked.
     pub(super) fn after(mut self, log: &Log) -> Self {
-        self.earlier = Some(log.hashes.as_slice().into());
+        self.earlier = Some(Arc::new(log.hashes.iter().map(|hash| hash.as_str().to_owned()).collect()));
         self
     }
 
@@ -111,7 +112,7 @@ impl Journal {
     pub fn contradicts(&self, head: &str) -> bool {
         // Nothing is said by a file that was cut short by a loss of power.
         let whole = head.len() == 64 && head.bytes().all(|byte| byte.is_ascii_hexdigit());
-        whole && self.earlier.as_ref().is_some_and(|earlier| !earlier.iter().any(|hash| hash.as_str() == head))
+        whole && self.earlier.as_ref().is_some_and(|earlier| !earlier.contains(head))
     }
 
     /// Whose journal it is.

@@ -272,6 +272,16 @@ fn read_step(step: Reader<'_>, id: StepRef, secrets: &Secrets) -> Option<Step> {
     let timeout = step.positive("timeout").optional();
     let enabled = enabled(&step);
     let action = action(&step, secrets);
+    if let Some(action) = &action {
+        let key = action.key();
+        if retries.is_some_and(|retries| retries > 0) && !action.is_repeatable() {
+            let why = "only what changes nothing is tried again";
+            step.wrong("retries", format!("`retries` does nothing for this `{key}`: {why}"));
+        }
+        if matches!(timeout, Some(Some(_))) && !action.takes_a_limit() {
+            step.wrong("timeout", format!("`timeout` does nothing for this `{key}`"));
+        }
+    }
     step.finish();
     Some(Step {
         id,

@@ -75,6 +75,8 @@ pub fn select(inventory: &Inventory, pattern: &str, limit: Option<&str>) -> Resu
 
 #[derive(Debug, Default)]
 struct Parts {
+    /// Something stood there that selects, if only an empty file.
+    selects: bool,
     plain: Vec<String>,
     and: Vec<String>,
     not: Vec<String>,
@@ -84,7 +86,8 @@ fn evaluate<'i>(inventory: &'i Inventory, pattern: &str) -> Result<HashSet<&'i H
     let mut parts = Parts::default();
     parts.read(pattern, 0)?;
     let mut chosen: HashSet<&HostName> = HashSet::new();
-    if parts.plain.is_empty() && !(parts.and.is_empty() && parts.not.is_empty()) {
+    // Where nothing selects, what takes out takes out of all.
+    if !(parts.selects || parts.and.is_empty() && parts.not.is_empty()) {
         chosen.extend(inventory.hosts.keys());
     }
     for part in &parts.plain {
@@ -110,6 +113,7 @@ impl Parts {
                 if depth >= DEEPEST {
                     return Err(wrong("files name files too deep"));
                 }
+                self.selects = true;
                 let path = Utf8Path::new(path);
                 let text = read_text(path).map_err(|why| SelectError::File { path: path.to_owned(), why })?;
                 for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
@@ -129,6 +133,7 @@ impl Parts {
                 }
                 name => list.push(name.to_owned()),
             }
+            self.selects |= !part.starts_with(['!', '&']);
         }
         Ok(())
     }
@@ -161,7 +166,12 @@ fn hosts_of<'i>(inventory: &'i Inventory, part: &str) -> Result<Vec<&'i HostName
     if part.contains(['*', '?']) {
         let groups = inventory.groups.iter().filter(|(name, _)| glob(part, name)).flat_map(|(_, group)| &group.hosts);
         let hosts = inventory.hosts.keys().filter(|name| glob(part, name.as_str()));
-        return Ok(hosts.chain(groups).collect());
+        let found: Vec<&HostName> = hosts.chain(groups).collect();
+        if found.is_empty() {
+            let why = "it matches no host and no group".to_owned();
+            return Err(SelectError::Pattern { pattern: quoted(part), why });
+        }
+        return Ok(found);
     }
     if range::is_range(part) {
         let names = range::expand(part)
@@ -263,6 +273,9 @@ mod tests {
             chosen("web-[1", None),
             "the pattern `web-[1` is not right: `web-[1` is no host range: `[` has no `]`"
         );
+        for pattern in ["all:!wbe-*", "wbe-*", "all:&wbe-?"] {
+            assert!(chosen(pattern, None).ends_with("is not right: it matches no host and no group"), "{pattern}");
+        }
         assert!(chosen("@/nowhere/at/all", None).starts_with("cannot read /nowhere/at/all: "));
     }
 
@@ -271,5 +284,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "# retry\nweb-01 # why\n\nlone,db-a\n!db-a\n").unwrap();
         assert_eq!(chosen("all", Some(&format!("@{}", file.path().display()))), "web-01 lone");
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(empty.path(), "# nobody failed\n").unwrap();
+        let limit = format!("@{},!web-01", empty.path().display());
+        assert_eq!(chosen("all", Some(&limit)), format!("the pattern `all` within `{limit}` selects no host"));
     }
 }

@@ -126,6 +126,17 @@ pub struct CredentialState {
     pub before: Option<Fingerprint>,
     /// As last read back; `None` when there is no file.
     pub now: Option<Fingerprint>,
+    /// It was not read: `now` says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread: bool,
+}
+
+impl CredentialState {
+    /// Takes back what is said of now: nobody has read it.
+    pub fn not_read(&mut self) {
+        self.now = None;
+        self.unread = true;
+    }
 }
 
 /// One host's line in the recap.

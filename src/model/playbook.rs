@@ -167,6 +167,27 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it leaves nothing behind when it fails, so that it may be tried again.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Command(command) => command.undo.is_none(),
+            Self::Wait(wait) => !matches!(wait.until, WaitFor::Time(_)),
+            Self::Http(_) | Self::Prove(_) | Self::AssertNotStored(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a step's own `timeout` can cut it short.
+    #[must_use]
+    pub fn takes_a_limit(&self) -> bool {
+        match self {
+            Self::Wait(wait) => !matches!(wait.until, WaitFor::Time(_)),
+            Self::Command(_) | Self::Approve(_) | Self::Restart(_) | Self::Http(_) | Self::VerifyPublish(_) => true,
+            _ => false,
+        }
+    }
+
     /// The action's key in a playbook.
     #[must_use]
     pub fn key(&self) -> &'static str {

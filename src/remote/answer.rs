@@ -39,6 +39,8 @@ pub struct HostFacts {
     pub uid: u32,
     /// The login user.
     pub login: String,
+    /// Its id, where the escalation tells.
+    pub login_uid: u32,
     /// `sh` or `bash`.
     pub shell: String,
     /// The operating system's own name for itself.
@@ -65,6 +67,16 @@ pub struct HostFacts {
     pub missing: Vec<String>,
     /// Optional programs that are there.
     pub have: Vec<String>,
+}
+
+impl HostFacts {
+    /// What tells machines apart: their own id and this boot's. Copies of one image may share the first, containers of one
+    /// machine the second. `None`: it cannot be told; the lock on the host decides then.
+    #[must_use]
+    pub fn identity(&self) -> Option<(String, String)> {
+        let known = !matches!(self.machine.as_str(), "" | "-" | "uninitialized");
+        known.then(|| (self.machine.clone(), self.boot.clone()))
+    }
 }
 
 /// What a probe found.
@@ -200,6 +212,8 @@ pub struct BackupFact {
     pub sha: String,
     /// The credential's fingerprint.
     pub fingerprint: Fingerprint,
+    /// Owner, group and mode of the file that it was made of.
+    pub meta: Option<(u32, u32, u32)>,
     /// A `restore` has put it back before.
     pub restored: bool,
 }

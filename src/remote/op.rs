@@ -125,6 +125,8 @@ pub enum Op {
     Now {
         /// The run.
         run: RunId,
+        /// Files that none of its acts writes.
+        paths: Vec<RemotePath>,
     },
 }
 
@@ -296,6 +298,12 @@ pub enum Act {
         timeout: Duration,
         /// What the new process must have.
         pointer: Option<Pointer>,
+        /// What else it must have.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        also: Vec<Pointer>,
+        /// Variables that it must not have any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gone: Vec<String>,
         /// A runner that works on a job is not touched: the answer is [`super::FailClass::Busy`].
         #[serde(default)]
         drain: bool,

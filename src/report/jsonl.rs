@@ -92,7 +92,7 @@ fn object(event: &Event) -> Value {
 
 fn credential(state: &CredentialState) -> Value {
     let short = |fingerprint: &Option<Fingerprint>| fingerprint.as_ref().map(Fingerprint::short);
-    json!({ "path": state.path, "before": short(&state.before), "now": short(&state.now) })
+    json!({ "path": state.path, "before": short(&state.before), "now": short(&state.now), "read": !state.unread })
 }
 
 fn host(result: &HostResult) -> Value {

@@ -167,6 +167,9 @@ impl Lines {
                 let text = format!("by `{signer}` ({key}) at {signed}, until {expires}{comment}");
                 vec![self.row(event, (Role::Good, "approved"), &text)]
             }
+            EventKind::Pausing { seconds } => {
+                vec![self.row(event, (Role::Faint, "pause"), &format!("{} before the next batch", limit(*seconds)))]
+            }
             EventKind::Warning { message } => vec![self.row(event, (Role::Caution, "warning"), message)],
             EventKind::RunFinished { .. } => self.recap.lines(event, &self.cleaner),
         }

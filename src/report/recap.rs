@@ -178,7 +178,9 @@ fn credentials(states: &[CredentialState], cleaner: &Cleaner) -> String {
         }
         let short =
             |fingerprint: &Option<Fingerprint>| fingerprint.as_ref().map_or("none".to_owned(), Fingerprint::short);
-        if state.before == state.now {
+        if state.unread {
+            let _ = write!(out, "{} -> not read", short(&state.before));
+        } else if state.before == state.now {
             let _ = write!(out, "{} (kept)", short(&state.now));
         } else {
             let _ = write!(out, "{} -> {}", short(&state.before), short(&state.now));
@@ -219,6 +221,11 @@ fn mend(host: &HostResult, event: &Event) -> Vec<Line> {
         }
     };
     let mut lines = vec![Line::new(), Line::new().push(Role::Bad, heading)];
-    lines.extend(host.mend.iter().map(|command| Line::new().text(format!("    {}", clean(command, COMMAND)))));
+    // Pasted as a whole, it stops at the first that fails.
+    let last = host.mend.len().saturating_sub(1);
+    lines.extend(host.mend.iter().enumerate().map(|(at, command)| {
+        let goes_on = if at < last { " && \\" } else { "" };
+        Line::new().text(format!("    {}{goes_on}", clean(command, COMMAND)))
+    }));
     lines
 }

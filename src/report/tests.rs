@@ -119,6 +119,7 @@ fn result(host: &str, status: HostStatus, before: &[u8], now: &[u8]) -> HostResu
         path: "/srv/runner/token".into(),
         before: Some(Fingerprint::of(before)),
         now: Some(Fingerprint::of(now)),
+        unread: false,
     };
     HostResult {
         host: name(host),

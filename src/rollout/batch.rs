@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Saga, Settling, Shared, Stop, StopKind, controllers_work, keep_alive, started};
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind, again, controllers_work, keep_alive, started};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{HostName, HostResult, HostStatus, StepRef, StepStatus};
@@ -49,16 +49,25 @@ where
     results
 }
 
-/// As [`each`], with sagas; what panics is given back by its name.
+/// As [`each`], with sagas; a host that waits for its turn is told that its controller lives. What panics is given back by
+/// its name.
 pub(super) async fn side_by_side<T, F, Fut>(sagas: Vec<Saga>, forks: usize, work: F) -> (Vec<T>, Vec<HostName>)
 where
     T: Send + 'static,
-    F: Fn(Saga) -> Fut,
+    F: Fn(Saga) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = T> + Send + 'static,
 {
     let names: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
     let (mut done, mut lost) = (Vec::new(), Vec::new());
-    for (name, result) in names.into_iter().zip(each(sagas, forks, work).await) {
+    let (all, permits, work) = (sagas.len(), Arc::new(Semaphore::new(forks.max(1))), Arc::new(work));
+    let results = each(sagas, all, |mut saga| {
+        let (permits, work) = (Arc::clone(&permits), Arc::clone(&work));
+        async move {
+            let _permit = keep_alive(std::slice::from_mut(&mut saga), permits.acquire_owned()).await;
+            work(saga).await
+        }
+    });
+    for (name, result) in names.into_iter().zip(results.await) {
         match result {
             Some(value) => done.push(value),
             None => lost.push(name),
@@ -70,37 +79,91 @@ where
 /// Hosts whose way back panicked: nobody knows how they stand.
 pub(super) fn unknown(shared: &Shared, hosts: Vec<HostName>, batch: u32) -> impl Iterator<Item = HostResult> {
     let shared = shared.clone();
-    hosts.into_iter().map(move |host| {
-        let result = HostResult {
-            host,
-            status: HostStatus::Owed,
-            batch,
-            credentials: Vec::new(),
-            reason: Some("keyswap itself failed while it took this host back".to_owned()),
-            mend: Vec::new(),
-            notes: vec![format!("settle it: keyswap resume {}", shared.run)],
-        };
-        shared.events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
-        result
-    })
+    hosts.into_iter().map(move |host| not_known(&shared, host, batch))
 }
 
-/// Brings each saga to its next barrier, or to its end.
+/// A host whose way back panicked.
+pub(super) fn not_known(shared: &Shared, host: HostName, batch: u32) -> HostResult {
+    let result = HostResult {
+        host,
+        status: HostStatus::Owed,
+        batch,
+        credentials: Vec::new(),
+        reason: Some("keyswap itself failed while it took this host back".to_owned()),
+        mend: Vec::new(),
+        notes: vec![format!("settle it: keyswap resume {}", shared.run)],
+    };
+    shared.events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
+    result
+}
+
+/// Opens sagas side by side, `forks` at a time. Who is there early waits for the others, and says so to its host.
+pub(super) async fn gather<I, E, F, Fut>(items: Vec<I>, forks: usize, open: F) -> Vec<Option<Result<Saga, E>>>
+where
+    E: Send + 'static,
+    F: Fn(I) -> Fut,
+    Fut: Future<Output = Result<Saga, E>> + Send + 'static,
+{
+    let (all, all_there) = (items.len(), Gathering::new(items.len()));
+    let permits = Arc::new(Semaphore::new(forks.max(1)));
+    each(items, all, |item| {
+        let (all_there, permits, opening) = (all_there.clone(), Arc::clone(&permits), open(item));
+        async move {
+            let arrival = all_there.arrival();
+            let permit = permits.acquire_owned().await;
+            let mut opened = opening.await;
+            drop((permit, arrival));
+            if let Ok(saga) = &mut opened {
+                keep_alive(std::slice::from_mut(saga), all_there.complete()).await;
+            }
+            opened
+        }
+    })
+    .await
+}
+
+/// What a barrier was waited for counts for the hosts that are still held; gives those back, and who is not.
+pub(super) async fn still_held(sagas: Vec<Saga>, forks: usize) -> (Vec<Saga>, Vec<Fallen>, Vec<HostName>) {
+    let (held, lost) = side_by_side(sagas, forks, |mut saga| async move {
+        match saga.still_held().await {
+            Ok(()) => Ok(saga),
+            Err(stop) => Err(Fallen { saga, stop }),
+        }
+    })
+    .await;
+    let (mut up, mut fallen) = (Vec::new(), Vec::new());
+    for one in held {
+        match one {
+            Ok(saga) => up.push(saga),
+            Err(one) => fallen.push(one),
+        }
+    }
+    (up, fallen, lost)
+}
+
+/// Brings each saga to its next barrier, or to its end. Once `closed`, no host begins any more that nothing was done on.
 pub(super) async fn advance(
     sagas: Vec<Saga>,
     forks: usize,
+    closed: &CancellationToken,
     on_fall: impl Fn(&Stop) + Clone + Send + Sync + 'static,
 ) -> (Vec<Saga>, Vec<Fallen>, Vec<HostName>) {
     let all_there = Gathering::new(sagas.len());
     // Who waits for the others holds no fork: those who have not begun need it.
     let (all, working) = (sagas.len(), Arc::new(Semaphore::new(forks.max(1))));
-    let (done, lost) = side_by_side(sagas, all, |mut saga| {
+    let closed = closed.clone();
+    let (done, lost) = side_by_side(sagas, all, move |mut saga| {
         let (on_fall, all_there, working) = (on_fall.clone(), all_there.clone(), Arc::clone(&working));
+        let closed = closed.clone();
         async move {
             let arrival = all_there.arrival();
-            let fork = working.acquire_owned().await;
+            let fork = keep_alive(std::slice::from_mut(&mut saga), working.acquire_owned()).await;
             let result = async {
                 saga.begins()?;
+                if !saga.touched() && saga.changes() && closed.is_cancelled() {
+                    return Err(Stop { kind: StopKind::Cancelled, reason: "stopped before it began".to_owned() });
+                }
+                saga.wake().await?;
                 saga.prepare().await?;
                 saga.advance().await
             };
@@ -196,10 +259,11 @@ pub(super) async fn barrier(
     let mut tries = 0;
     let outcome = loop {
         let outcome = controllers_work(shared, sagas, step).await;
-        match &outcome {
-            Err(stop) if stop.kind == StopKind::Failed && tries < step.repeats() => tries += 1,
-            _ => break outcome,
+        let Err(stop) = &outcome else { break outcome };
+        if !keep_alive(sagas, again(shared, step, stop, tries)).await {
+            break outcome;
         }
+        tries += 1;
     };
     let (status, detail) = match &outcome {
         Ok((status, detail)) => (*status, detail.clone()),
@@ -211,20 +275,36 @@ pub(super) async fn barrier(
     outcome.map(|_| ()).map_err(|stop| Stop { kind: stop.kind, reason: format!("step {}: {}", step.id, stop.reason) })
 }
 
-/// Takes hosts back side by side.
-pub(super) async fn undo_all(hosts: Vec<Settling>, forks: usize, reason: &str) -> Vec<HostResult> {
-    let Some(shared) = hosts.first().map(|host| host.shared.clone()) else { return Vec::new() };
-    let names: Vec<(HostName, u32)> = hosts.iter().map(|host| (host.host.name.clone(), host.batch)).collect();
-    let undone = each(hosts, forks, |host| {
-        let reason = reason.to_owned();
-        async move { host.undo(&reason).await }
+/// Takes hosts back side by side; `ready` brings each of them, connected or not. Once `stop` is cancelled no further one
+/// begins: those come second.
+pub(super) async fn undo_all<F>(
+    hosts: Vec<(HostName, u32, F)>,
+    shared: &Shared,
+    forks: usize,
+    reason: &str,
+    stop: Option<&CancellationToken>,
+) -> (Vec<HostResult>, Vec<Settling>)
+where
+    F: Future<Output = Result<Settling, Box<HostResult>>> + Send + 'static,
+{
+    let names: Vec<(HostName, u32)> = hosts.iter().map(|(name, batch, _)| (name.clone(), *batch)).collect();
+    let undone = each(hosts, forks, |(_, _, ready)| {
+        let (reason, stop) = (reason.to_owned(), stop.cloned());
+        async move {
+            match ready.await {
+                Err(result) => Ok(*result),
+                Ok(host) if stop.is_some_and(|stop| stop.is_cancelled()) => Err(Box::new(host)),
+                Ok(host) => Ok(host.undo(&reason).await),
+            }
+        }
     });
-    let mut results = Vec::new();
+    let (mut results, mut left) = (Vec::new(), Vec::new());
     for ((name, batch), result) in names.into_iter().zip(undone.await) {
         match result {
-            Some(result) => results.push(result),
-            None => results.extend(unknown(&shared, vec![name], batch)),
+            Some(Ok(result)) => results.push(result),
+            Some(Err(host)) => left.push(*host),
+            None => results.extend(unknown(shared, vec![name], batch)),
         }
     }
-    results
+    (results, left)
 }

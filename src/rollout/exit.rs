@@ -17,8 +17,23 @@ pub struct Outcome {
     pub refused: bool,
     /// The run's token may be alive although no host holds it.
     pub token_owed: bool,
-    /// Why every host of the run goes back, if that is the scope: those too that an earlier session let go.
-    pub all_back: Option<String>,
+    /// Which hosts go back too that an earlier session let go: those of a batch, or all, and why.
+    pub also_back: Option<(Option<u32>, String)>,
+    /// Hosts are left in the run's midst, by the operator's wish or since somebody else holds them: it is not ended.
+    pub unfinished: bool,
+}
+
+impl Outcome {
+    /// Takes in what became of other hosts of the run.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.hosts.extend(other.hosts);
+        self.failed |= other.failed;
+        self.interrupted |= other.interrupted;
+        self.held |= other.held;
+        self.refused |= other.refused;
+        self.token_owed |= other.token_owed;
+        self.unfinished |= other.unfinished;
+    }
 }
 
 /// The word of the contract.

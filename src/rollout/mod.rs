@@ -5,6 +5,7 @@
 //! back. Nothing of a batch is let go before all of it has passed.
 
 mod batch;
+mod common;
 mod exit;
 mod preflight;
 mod recorded;
@@ -19,7 +20,6 @@ pub use preflight::{Preflight, Spared, leave_out, look_around, preflight};
 pub use recorded::{
     Asked, NoRun, NotRetirable, Recalled, Retirable, about, ask, held_unseen, history, recall, retirable, which,
 };
-pub use reopen::{end_as_left, finish, finish_back, go_on, goes_back, is_open, same_secrets, take_back};
+pub use reopen::{Back, end_as_left, finish, finish_back, go_on, goes_back, is_open, same_secrets, take_back};
 pub use run::{Rolling, run};
 pub use select::{assign_batches, batch_sizes};
-pub use settle::{SettleOrder, settle_back};

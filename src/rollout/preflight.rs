@@ -1,9 +1,10 @@
 //! All hosts are looked at before the first one is changed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::batch::{each, side_by_side};
+use super::common::Common;
 use crate::engine::{Opened, Saga, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
@@ -69,48 +70,6 @@ enum Looked {
     NotAt(String),
 }
 
-/// So many hosts that refuse alike, and more of them than hosts that are ready, have one cause.
-const ALIKE: usize = 3;
-
-/// Notices that hosts refuse us for one common reason: a wrong key, a sudo rule that is missing everywhere, host keys that
-/// have changed. It is told once; asked of every host it would only cost, and a bastion or sshd that punishes failed
-/// logins would lock the operator out.
-#[derive(Default)]
-struct Common(Mutex<Seen>);
-
-#[derive(Default)]
-struct Seen {
-    ready: usize,
-    login: usize,
-    escalation: usize,
-    host_key: usize,
-}
-
-impl Common {
-    fn saw(&self, opened: &Opened) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match opened {
-            Opened::Ready(_) => seen.ready += 1,
-            Opened::Unreachable { kind: UnreachableKind::Login, .. } => seen.login += 1,
-            Opened::Unreachable { kind: UnreachableKind::Escalation, .. } => seen.escalation += 1,
-            Opened::Unreachable { kind: UnreachableKind::HostKey, .. } => seen.host_key += 1,
-            _ => {}
-        }
-    }
-
-    /// Why no further host is asked.
-    fn stopped(&self) -> Option<String> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let causes = [
-            (seen.login, "refused the login"),
-            (seen.escalation, "refused the escalation"),
-            (seen.host_key, "have keys that are unknown or have changed"),
-        ];
-        let (count, what) = causes.into_iter().find(|(count, _)| *count >= ALIKE && *count > seen.ready)?;
-        Some(format!("not looked at: {count} hosts before it {what}"))
-    }
-}
-
 /// Connects to every host, looks, and plans; `forks` at a time. Changes nothing.
 pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: usize) -> Preflight {
     let names: Vec<HostName> = hosts.iter().map(|(host, _)| host.name.clone()).collect();
@@ -118,11 +77,13 @@ pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: us
     let opened = each(hosts, forks, |(host, steps)| {
         let (shared, common) = (shared.clone(), Arc::clone(&common));
         async move {
-            if let Some(why) = common.stopped() {
-                return Looked::NotAt(why);
-            }
+            let _turn = match common.turn().await {
+                Ok(turn) => turn,
+                Err(why) => return Looked::NotAt(why),
+            };
             let opened = Saga::open(&shared, &host, &steps).await;
-            common.saw(&opened);
+            let kind = if let Opened::Unreachable { kind, .. } = &opened { Some(*kind) } else { None };
+            common.saw(kind, matches!(opened, Opened::Ready(_)));
             Looked::At(opened)
         }
     })
@@ -183,14 +144,9 @@ pub async fn look_around(found: &mut Preflight, forks: usize) -> Vec<(HostName, 
 /// Two names may lead to one machine. A state directory holds one run at a time, so each name needs its own; and what one of
 /// them changes, the other may not: the way back of the first would put back what the second had found.
 fn one_name_a_machine(found: &mut Preflight) {
-    let mut machines: HashMap<String, Machine> = HashMap::new();
+    let mut machines: HashMap<(String, String), Machine> = HashMap::new();
     for saga in std::mem::take(&mut found.ready) {
-        let facts = saga.facts();
-        // Without a machine id there is nothing to tell machines apart by; the lock on the host decides.
-        let reason = match facts.machine.as_str() {
-            "-" => None,
-            machine => machines.entry(machine.to_owned()).or_default().refuses(&saga),
-        };
+        let reason = saga.machine().and_then(|machine| machines.entry(machine).or_default().refuses(&saga));
         match reason {
             Some(reason) => found.spared.push(Spared {
                 host: saga.name().clone(),

@@ -253,6 +253,8 @@ pub struct Recalled {
     pub plan: RunPlan,
     /// The machine ids of those.
     pub machines: HashMap<HostName, String>,
+    /// Where those keep their state.
+    pub state_dirs: HashMap<HostName, String>,
     /// Those that stay as they are, and how they stand.
     pub stay: Vec<HostResult>,
     /// Those of them that could not be reached and may have been touched.
@@ -300,6 +302,7 @@ pub async fn recall(
     let mut recalled = Recalled {
         plan: plan_of(as_run, run, playbook, guard, forks),
         machines: HashMap::new(),
+        state_dirs: HashMap::new(),
         stay: Vec::new(),
         owed: Vec::new(),
         held: false,
@@ -318,7 +321,7 @@ pub async fn recall(
     let names: BTreeSet<&HostName> = asked.iter().map(|asked| &asked.host.name).collect();
     recalled.missing =
         members.iter().filter(|name| !answered.contains(*name) && !names.contains(name)).cloned().collect();
-    let mut machines: HashMap<(String, String), HostName> = HashMap::new();
+    let mut machines: HashMap<((String, String), String), HostName> = HashMap::new();
     for Asked { host, answer } in asked {
         let keeps = match answer {
             Ok(keeps) => keeps,
@@ -333,13 +336,13 @@ pub async fn recall(
                 continue;
             }
         };
-        let machine = (keeps.facts.machine.clone(), keeps.facts.state_dir.clone());
-        if let Some(other) = machines.get(&machine).filter(|_| machine.0 != "-") {
-            let why = format!("{other} is the same machine");
+        let machine = keeps.facts.identity().map(|machine| (machine, keeps.facts.state_dir.clone()));
+        if let Some(other) = machine.as_ref().and_then(|machine| machines.get(machine)) {
+            let why = format!("{other} is the same machine, with the same state directory");
             recalled.stay.push(result(&host.name, HostStatus::Skipped, why));
             continue;
         }
-        machines.insert(machine, host.name.clone());
+        machines.extend(machine.map(|machine| (machine, host.name.clone())));
         let head = keeps.record(run).map_or("", |record| record.head.as_str());
         if !head.is_empty() && !known(head) {
             recalled.strange.push(host.name.clone());
@@ -351,6 +354,7 @@ pub async fn recall(
         match stands {
             Stand::GoesBack => {
                 recalled.machines.insert(host.name.clone(), keeps.facts.machine);
+                recalled.state_dirs.insert(host.name.clone(), keeps.facts.state_dir);
                 recalled.plan.hosts.push(planned(host, keeps.manifest));
             }
             Stand::Stays(status, why) => recalled.stay.push(result(&host.name, status, why)),

@@ -4,9 +4,13 @@
 //! is remembered.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::batch::each;
-use super::settle::{SettleOrder, settle_back};
+use tokio::sync::Semaphore;
+
+use super::batch::{gather, not_known};
+use super::common::Common;
+use super::settle::{Returning, newest_first};
 use super::standing::Standing;
 use super::{Outcome, Rolling, Spared, exit_code, leave_out, run, run_status};
 use crate::engine::{NotNow, Saga, Settling, Shared, Stop, StopKind};
@@ -16,6 +20,7 @@ use crate::journal::{
 };
 use crate::model::{HostName, HostResult, HostStatus, OnFailure, RunStatus};
 use crate::plan::RunPlan;
+use crate::remote::UnreachableKind;
 use crate::step::{Values, Work};
 
 /// Whether a command that takes a run back has something to do on a host: `rollback` takes back everything,
@@ -34,18 +39,20 @@ pub fn is_open(host: &HostState) -> bool {
     host.phase == HostPhase::Untouched || host.phase.is_unsettled_work()
 }
 
-/// Whether a host goes on forward. What had begun to go back goes on going back.
-fn goes_forward(host: &HostState) -> bool {
-    matches!(
-        host.phase,
+/// Whether a host goes on forward. What had begun to go back goes on going back. What failed does so, too, unless it is to
+/// stay on the new credential.
+fn goes_forward(host: &HostState, holds: bool) -> bool {
+    match host.phase {
         HostPhase::Untouched
-            | HostPhase::Preparing
-            | HostPhase::Prepared
-            | HostPhase::Acting(_)
-            | HostPhase::Between(_)
-            | HostPhase::Committing
-            | HostPhase::Owed(OwedIn::Preparing | OwedIn::Forward | OwedIn::Committing)
-    )
+        | HostPhase::Preparing
+        | HostPhase::Prepared
+        | HostPhase::Acting(_)
+        | HostPhase::Between(_)
+        | HostPhase::Committing
+        | HostPhase::Owed(OwedIn::Preparing | OwedIn::Forward | OwedIn::Committing) => true,
+        HostPhase::Halted(_) => holds,
+        _ => false,
+    }
 }
 
 /// Whether the secrets that the plan writes were given again, and are those that the run used.
@@ -73,21 +80,14 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
     let failed = state.hosts.values().filter(|host| has_failed(host)).count();
     let mut rolling = Rolling::new(shared.clone(), plan.rollout.clone(), forks);
     rolling.failed_before = u32::try_from(failed).unwrap_or(u32::MAX);
-    let over = rolling.stopped_before().is_some();
     let (mut forward, mut back, mut reasons) = (Vec::new(), HashSet::new(), Vec::new());
     for planned in &plan.hosts {
         let name = &planned.host.name;
-        let Some(host) = state.hosts.get(name) else { continue };
-        let goes_back = match host.phase {
-            // What had exceeded the budget before the run was cut off takes back with it what its scope says.
-            HostPhase::New => over && plan.rollout.on_failure == OnFailure::RollbackAll,
-            HostPhase::Untouched => false,
-            _ => is_open(host) && !goes_forward(host),
-        };
-        if goes_back {
-            back.insert(name.clone());
-        } else if is_open(host) {
+        let Some(host) = state.hosts.get(name).filter(|host| is_open(host)) else { continue };
+        if goes_forward(host, rolling.holds()) {
             forward.push(planned.clone());
+        } else {
+            back.insert(name.clone());
         }
     }
     let mut standing = Standing::of(&plan.hosts.iter().map(|planned| &planned.plan));
@@ -96,11 +96,25 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
     standing.new_before = state.hosts.values().any(|host| host.phase == HostPhase::New);
     rolling.recalled = Some(standing);
     let names: Vec<HostName> = forward.iter().map(|planned| planned.host.name.clone()).collect();
-    let reopened = each(forward, forks, |planned| {
-        let shared = shared.clone();
-        async move { Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch).await }
+    let common = Arc::new(Common::default());
+    let reopened = gather(forward, forks, |planned| {
+        let (shared, common) = (shared.clone(), Arc::clone(&common));
+        async move {
+            let lost = |reason| Stop { kind: StopKind::Lost, reason };
+            let _turn = common.turn().await.map_err(lost)?;
+            let reopened = Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch).await;
+            common.saw(
+                match &reopened {
+                    Ok(_) => None,
+                    Err((_, kind)) => *kind,
+                },
+                reopened.is_ok(),
+            );
+            reopened.map_err(|(stop, _)| stop)
+        }
     });
-    let (mut sagas, mut spared) = (Vec::new(), Vec::new());
+    let (mut sagas, mut spared, mut fell) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut outcome = Outcome::default();
     for (name, reopened) in names.into_iter().zip(reopened.await) {
         let broken =
             || Stop { kind: StopKind::Failed, reason: "keyswap itself failed while it looked at it".to_owned() };
@@ -112,59 +126,116 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
             Err(stop) => stop,
         };
         if begins(&name) {
-            let lost = kind == StopKind::Lost;
-            let status = if lost { HostStatus::Unreachable } else { HostStatus::Failed };
-            spared.push(leave_out(shared, Spared { host: name, status, held: false, kind: None, reason: why }).await);
+            let status = match kind {
+                StopKind::Lost => HostStatus::Unreachable,
+                StopKind::Held => HostStatus::Skipped,
+                _ => HostStatus::Failed,
+            };
+            let held = kind == StopKind::Held;
+            outcome.held |= held;
+            spared.push(Spared { host: name, status, held, kind: None, reason: why });
+            continue;
+        }
+        // Where the old one must not come back, what cannot be asked is owed, and may still go on.
+        if kind == StopKind::Lost
+            && rolling.holds()
+            && let Some(planned) = plan.hosts.iter().find(|planned| planned.host.name == name)
+        {
+            let settling = Settling::from_plan(shared, &planned.host, &planned.plan, planned.batch);
+            outcome.hosts.push(settling.owed(format!("the host could not be reached: {why}")).await);
+            outcome.failed = true;
+            rolling.failed_before = rolling.failed_before.saturating_add(1);
             continue;
         }
         reasons.push(format!("{name}: {why}"));
-        back.insert(name);
         rolling.failed_before = rolling.failed_before.saturating_add(1);
+        fell.insert(name.clone());
+        back.insert(name);
     }
     // More than the budget bears: no host begins, and what is under way goes where the scope says.
+    let mut not_begun = Vec::new();
     if let Some(why) = rolling.stopped_before() {
-        let wide = matches!(plan.rollout.on_failure, OnFailure::RollbackBatch | OnFailure::RollbackAll);
+        let scope = plan.rollout.on_failure;
         for saga in std::mem::take(&mut sagas) {
             if !saga.touched() {
-                spared.push(saga.spare(HostStatus::Skipped, Some(format!("not begun: {why}"))).await);
-            } else if wide {
+                not_begun.push(saga);
+            } else if matches!(scope, OnFailure::RollbackBatch | OnFailure::RollbackAll) {
                 back.insert(saga.name().clone());
             } else {
                 sagas.push(saga);
             }
         }
+        // What an earlier session let go: of the batch in which the budget was exceeded, or everywhere.
+        let failed = |name: &HostName| fell.contains(name) || state.hosts.get(name).is_some_and(has_failed);
+        let hit = plan.hosts.iter().filter(|planned| failed(&planned.host.name)).map(|planned| planned.batch).max();
+        back.extend(let_go(plan, state, scope, hit));
         reasons.push(why);
     }
-    let mut outcome = run(&rolling, sagas).await;
-    if let Some(why) = outcome.all_back.take() {
-        let new = state.hosts.iter().filter(|(_, host)| host.phase == HostPhase::New);
-        back.extend(new.map(|(name, _)| name.clone()));
-        reasons.push(why);
-    }
+    // Those that go back do so now: they do not wait for the others.
     let reason = if reasons.is_empty() { "it had begun to go back".to_owned() } else { reasons.join("; ") };
-    let returning = RunPlan {
-        hosts: plan.hosts.iter().filter(|planned| back.contains(&planned.host.name)).cloned().collect(),
+    let returning = |names: &HashSet<HostName>| RunPlan {
+        hosts: plan.hosts.iter().filter(|planned| names.contains(&planned.host.name)).cloned().collect(),
         ..plan.clone()
     };
     // By name, whatever their phase: those of an earlier batch that go back with the rest are settled.
-    let returned = take_back(shared, &returning, state, ReopenCommand::Rollback, &reason, forks).await;
-    outcome.failed |= returned.failed || returned.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
-    outcome.hosts.extend(returned.hosts);
+    let how = |reason| Back { command: ReopenCommand::Rollback, reason, stops: false };
+    let first = returning(&back);
+    let (mut forward, returned, ()) = tokio::join!(
+        Box::pin(run(&rolling, sagas)),
+        take_back_as(shared, &first, state, how(&reason), (forks, &fell)),
+        async {
+            let why = rolling.stopped_before().unwrap_or_default();
+            for saga in not_begun {
+                outcome.hosts.push(saga.spare(HostStatus::Skipped, Some(format!("not begun: {why}"))).await);
+            }
+            for one in spared {
+                outcome.failed |= one.status == HostStatus::Failed;
+                outcome.hosts.push(leave_out(shared, one).await);
+            }
+        }
+    );
+    let mut all_returned = vec![returned];
+    if let Some((batch, why)) = forward.also_back.take() {
+        let also: HashSet<HostName> =
+            let_go(plan, state, plan.rollout.on_failure, batch).filter(|name| !back.contains(name)).collect();
+        let also_plan = returning(&also);
+        all_returned.push(take_back_as(shared, &also_plan, state, how(&why), (forks, &fell)).await);
+        back.extend(also);
+    }
+    outcome.merge(forward);
+    for returned in all_returned {
+        outcome.failed |= returned.hosts.iter().any(|host| host.status == HostStatus::RolledBack);
+        outcome.merge(returned);
+    }
     // A run that goes on ends as all of it ended, also what was settled before it was cut off.
     let before = settled_before(state);
-    outcome.failed |= before.failed || spared.iter().any(|host| host.status == HostStatus::Failed);
-    outcome.hosts.extend(spared);
+    outcome.failed |= before.failed;
     outcome.hosts.extend(before.hosts.into_iter().filter(|host| !back.contains(&host.host)));
     outcome.hosts.sort_by_key(|result| state.hosts.get_index_of(&result.host));
     outcome
 }
 
-/// Whether a host counts against the budget: it failed, or went back with one that did.
+/// Hosts that an earlier session let go and that go back with a failure: by the scope, those of the batch, or all.
+fn let_go<'a>(
+    plan: &'a RunPlan,
+    state: &'a RunState,
+    scope: OnFailure,
+    batch: Option<u32>,
+) -> impl Iterator<Item = HostName> + 'a {
+    let new = |name: &HostName| state.hosts.get(name).is_some_and(|host| host.phase == HostPhase::New);
+    let hosts = plan.hosts.iter().filter(move |planned| match scope {
+        OnFailure::RollbackAll => true,
+        OnFailure::RollbackBatch => Some(planned.batch) == batch,
+        OnFailure::RollbackHost | OnFailure::Hold => false,
+    });
+    hosts.map(|planned| planned.host.name.clone()).filter(move |name| new(name))
+}
+
+/// Whether a host counts against the budget: it failed itself, and did not only go back with one that did.
 fn has_failed(host: &HostState) -> bool {
-    matches!(
-        host.phase,
-        HostPhase::Old | HostPhase::Held | HostPhase::Dirty | HostPhase::Undoing | HostPhase::Owed(OwedIn::Undoing)
-    )
+    let back =
+        matches!(host.phase, HostPhase::Old | HostPhase::Dirty | HostPhase::Undoing | HostPhase::Owed(OwedIn::Undoing));
+    host.phase == HostPhase::Held || (back && host.fell)
 }
 
 /// How those hosts ended that need nothing more, as their last records say.
@@ -197,51 +268,118 @@ pub async fn end_as_left(
     journal.close().await.map(|_| ())
 }
 
+/// How hosts are taken back.
+#[derive(Debug, Clone, Copy)]
+pub struct Back<'a> {
+    /// By which command.
+    pub command: ReopenCommand,
+    /// Why.
+    pub reason: &'a str,
+    /// Whether the operator can stop it between hosts.
+    pub stops: bool,
+}
+
 /// Takes hosts back, the last batch first. A host that cannot be reached is owed if it was cut off, and only
 /// unreachable if it was settled.
-pub async fn take_back(
+pub async fn take_back(shared: &Shared, plan: &RunPlan, state: &RunState, how: Back<'_>, forks: usize) -> Outcome {
+    take_back_as(shared, plan, state, how, (forks, &HashSet::new())).await
+}
+
+async fn take_back_as(
     shared: &Shared,
     plan: &RunPlan,
     state: &RunState,
-    command: ReopenCommand,
-    reason: &str,
-    forks: usize,
+    how: Back<'_>,
+    (forks, fell): (usize, &HashSet<HostName>),
 ) -> Outcome {
-    let mut outcome = Outcome::default();
-    let mut ready = Vec::new();
-    let mut attaching = Vec::new();
+    let mut hosts = Vec::new();
+    // All are looked for at once, also those whose turn comes late: who does not answer is waited for once.
+    let looking = Arc::new(Semaphore::new(forks.max(1)));
+    let common = Arc::new(Common::default());
+    let told = Arc::new(Mutex::new(Outcome::default()));
     for planned in &plan.hosts {
-        let Some(host) = state.hosts.get(&planned.host.name).filter(|host| goes_back(command, host)) else { continue };
+        let name = &planned.host.name;
+        let Some(host) = state.hosts.get(name).filter(|host| goes_back(how.command, host)) else { continue };
         let mut settling = Settling::from_plan(shared, &planned.host, &planned.plan, planned.batch);
         settling.prepared = host.undo_digest.is_some();
-        settling.with_rest = true;
-        attaching.push((settling, host.phase.is_unsettled_work()));
-    }
-    let attached = each(attaching, forks, |(mut settling, unsettled)| async move {
-        let attached = settling.attach().await;
-        (settling, unsettled, attached)
-    });
-    for (settling, unsettled, attached) in attached.await.into_iter().flatten() {
-        match attached {
-            Ok(()) => ready.push(settling),
-            // It was cut off, and enough was tried just now.
-            Err(NotNow::Unreachable(why)) if unsettled => {
-                let why = format!("{reason}; the host could not be reached: {why}");
-                outcome.hosts.push(settling.owed(why).await);
-            }
-            Err(NotNow::Unreachable(why)) => {
-                outcome.hosts.push(left(shared, &settling, HostStatus::Unreachable, why));
-            }
-            Err(NotNow::Contradicts(why)) => outcome.hosts.push(settling.leave(why).await),
-            Err(NotNow::Other(why)) => {
-                outcome.failed = true;
-                outcome.hosts.push(left(shared, &settling, HostStatus::Failed, why));
-            }
+        settling.with_rest = !fell.contains(name);
+        if host.state_dir.is_some() {
+            settling.state_dir.clone_from(&host.state_dir);
         }
+        let unsettled = host.phase.is_unsettled_work();
+        let (looking, common, told) = (Arc::clone(&looking), Arc::clone(&common), Arc::clone(&told));
+        let (reason, stop) = (how.reason.to_owned(), how.stops.then(|| shared.cancel.clone()));
+        let ready = tokio::spawn(async move {
+            let _permit = looking.acquire_owned().await;
+            if stop.is_some_and(|stop| stop.is_cancelled()) {
+                return Ok(settling);
+            }
+            let attached = match common.turn().await {
+                Ok(_turn) => {
+                    let attached = settling.attach().await;
+                    let kind = if let Err(NotNow::Unreachable(kind, _)) = &attached { Some(*kind) } else { None };
+                    common.saw(kind, attached.is_ok());
+                    attached
+                }
+                Err(why) => Err(NotNow::Unreachable(UnreachableKind::Login, why)),
+            };
+            match attached {
+                Ok(()) => Ok(settling),
+                Err(why) => Err(Box::new(not_now(settling, why, (&reason, unsettled), &told).await)),
+            }
+        });
+        let (lost, batch) = (name.clone(), planned.batch);
+        let of = shared.clone();
+        let ready = async move { ready.await.unwrap_or_else(|_| Err(Box::new(not_known(&of, lost, batch)))) };
+        hosts.push(Returning { name: name.clone(), batch: planned.batch, ready });
     }
-    outcome.hosts.extend(settle_back(SettleOrder::newest_first(ready), forks, reason).await);
+    let stop = how.stops.then_some(&shared.cancel);
+    let (results, stayed) = newest_first(hosts, shared, forks, how.reason, stop).await;
+    let mut outcome = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+    outcome.hosts.extend(results);
+    for settling in stayed {
+        outcome.interrupted = true;
+        let open = state.hosts.get(&settling.host.name).is_some_and(|host| host.phase.is_unsettled_work());
+        outcome.unfinished |= open;
+        let why =
+            if open { "stopped by the operator: it is still in the run's midst" } else { "stopped by the operator" };
+        outcome.hosts.push(left(shared, &settling, HostStatus::Skipped, why.to_owned()));
+    }
     outcome.hosts.sort_by_key(|result| state.hosts.get_index_of(&result.host));
     outcome
+}
+
+/// What is said of a host that cannot be taken back now.
+async fn not_now(
+    settling: Settling,
+    why: NotNow,
+    (reason, unsettled): (&str, bool),
+    told: &Mutex<Outcome>,
+) -> HostResult {
+    let shared = settling.shared.clone();
+    let tell = |tell: &dyn Fn(&mut Outcome)| tell(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
+    match why {
+        // It was cut off, and enough was tried just now.
+        NotNow::Unreachable(_, why) if unsettled => {
+            settling.owed_a_way_back(format!("{reason}; the host could not be reached: {why}")).await
+        }
+        NotNow::Unreachable(_, why) => left(&shared, &settling, HostStatus::Unreachable, why),
+        NotNow::Contradicts(why) => settling.leave(why).await,
+        NotNow::Held(why) => {
+            tell(&|outcome| {
+                outcome.held = true;
+                outcome.unfinished |= unsettled;
+            });
+            left(&shared, &settling, HostStatus::Skipped, why)
+        }
+        NotNow::Other(why) => {
+            tell(&|outcome| {
+                outcome.failed = true;
+                outcome.unfinished |= unsettled;
+            });
+            left(&shared, &settling, HostStatus::Failed, why)
+        }
+    }
 }
 
 /// A host that stays as it is; nothing was changed there.
@@ -276,7 +414,10 @@ pub async fn finish(shared: &Shared, outcome: &Outcome) -> u8 {
 async fn end(shared: &Shared, outcome: &Outcome, status: RunStatus) -> u8 {
     let mut code = exit_code(outcome);
     let written = async {
-        shared.journal.append(None, Record::RunFinished { status, exit_code: Some(code) }).await?;
+        // Where hosts are left in its midst the run goes on, whenever somebody does.
+        if !outcome.unfinished {
+            shared.journal.append(None, Record::RunFinished { status, exit_code: Some(code) }).await?;
+        }
         shared.journal.close().await
     };
     if let Err(error) = written.await {

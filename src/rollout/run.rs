@@ -1,14 +1,17 @@
 //! The rollout itself: batch after batch, until the end or the budget.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use super::batch::{self, Fallen};
 use super::select::assign_batches;
+use super::settle::{Returning, newest_first};
 use super::standing::{Standing, passed_over};
-use crate::engine::{Saga, Settling, Shared, Stop, StopKind};
+use crate::engine::{Saga, Settling, Shared, Stop, StopKind, keep_alive};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{Host, HostName, HostResult, HostStatus, OnFailure, Once, Rollout};
@@ -33,6 +36,11 @@ impl Rolling {
     #[must_use]
     pub fn new(shared: Shared, spec: Rollout, forks: usize) -> Self {
         Self { shared, spec, forks, failed_before: 0, recalled: None }
+    }
+
+    /// Whether a host that fails stays on the new credential.
+    pub(super) fn holds(&self) -> bool {
+        self.spec.on_failure == OnFailure::Hold
     }
 
     /// Why no further batch may begin, before anything more has failed.
@@ -61,7 +69,7 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
     let total = sagas.len();
     let standing = rolling.recalled.clone().unwrap_or_else(|| Standing::of(&sagas.iter().map(Saga::plan)));
     if sagas.iter().any(|saga| saga.batch() == 0) {
-        assign_batches(&rolling.spec.batches, &mut sagas);
+        assign_batches(&rolling.spec.batches, total, &mut sagas);
     }
     let order: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
     let mut state = State {
@@ -75,29 +83,30 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
     if let Err(stop) = state.standing.open(&rolling.shared, &mut sagas).await {
         state.of_run(stop);
     }
-    let mut batches: BTreeMap<u32, Vec<Saga>> = BTreeMap::new();
-    for saga in sagas {
-        batches.entry(saga.batch()).or_default().push(saga);
-    }
-    let count = batches.keys().next_back().copied().unwrap_or(0);
-    for (number, batch) in batches {
+    // Hosts of later batches may be held, too, in a run that goes on: they are told that their controller lives.
+    let mut later = sagas;
+    later.sort_by_key(Saga::batch);
+    let count = later.last().map_or(0, Saga::batch);
+    while let Some(number) = later.first().map(Saga::batch) {
+        let rest = later.split_off(later.partition_point(|saga| saga.batch() == number));
+        let batch = std::mem::replace(&mut later, rest);
         if state.stopped.is_none() && rolling.shared.cancel.is_cancelled() {
-            state.stopped = Some("stopped by the operator".to_owned());
+            state.stopped = Some(BY_OPERATOR.to_owned());
             state.outcome.interrupted = true;
         }
-        if let Some(reason) = &state.stopped {
-            let (why, reason) = (reason.clone(), format!("not begun: {reason}"));
+        if let Some(why) = state.stopped.clone() {
             // Of a run that is gone on with, hosts may have been in its midst: they are not left so.
-            let (begun, waiting): (Vec<Saga>, Vec<Saga>) = batch.into_iter().partition(Saga::touched);
-            state.results.extend(undo_others(rolling, begun, Some(&why)).await);
-            for saga in waiting {
-                state.results.push(saga.spare(HostStatus::Skipped, Some(reason.clone())).await);
-            }
+            let others = batch.into_iter().map(|saga| (saga, Way::Rest(why.clone()))).collect();
+            let results = keep_alive(&mut later, settle(rolling, others)).await;
+            state.results.extend(results);
             continue;
         }
         let hosts = batch.iter().map(|saga| saga.name().clone()).collect();
         rolling.shared.events.emit(None, None, EventKind::BatchStarted { batch: number, of: count, hosts });
-        one_batch(rolling, &mut state, (number, count), batch).await;
+        let before = state.results.len();
+        keep_alive(&mut later, Box::pin(one_batch(rolling, &mut state, (number, count), batch))).await;
+        let settled = state.results.get(before..).unwrap_or_default();
+        let changed = settled.iter().any(|result| result.status != HostStatus::Ok);
         let done = u32::try_from(state.results.len()).unwrap_or(u32::MAX);
         let hosts_total = u32::try_from(total).unwrap_or(u32::MAX);
         rolling.shared.events.emit(
@@ -105,11 +114,17 @@ pub async fn run(rolling: &Rolling, mut sagas: Vec<Saga>) -> Outcome {
             None,
             EventKind::BatchFinished { batch: number, of: count, hosts_done: done, hosts_total },
         );
-        if number < count && state.stopped.is_none() && !rolling.spec.pause.is_zero() {
-            tokio::select! {
-                () = tokio::time::sleep(rolling.spec.pause) => {}
-                () = rolling.shared.cancel.cancelled() => {}
-            }
+        // Where nothing was changed there is nothing to be watched.
+        if number < count && state.stopped.is_none() && changed && !rolling.spec.pause.is_zero() {
+            let seconds = rolling.spec.pause.as_secs();
+            rolling.shared.events.emit(None, None, EventKind::Pausing { seconds });
+            keep_alive(&mut later, async {
+                tokio::select! {
+                    () = tokio::time::sleep(rolling.spec.pause) => {}
+                    () = rolling.shared.cancel.cancelled() => {}
+                }
+            })
+            .await;
         }
     }
     after_all(rolling, &mut state).await;
@@ -126,17 +141,12 @@ async fn one_batch(rolling: &Rolling, state: &mut State, (number, count): (u32, 
         batch.iter().map(|saga| (saga.name().clone(), Seed::of(saga, number))).collect();
     let mut up = batch;
     let changes = up.iter().any(Saga::changes);
+    let closed = CancellationToken::new();
     loop {
-        let (still, fallen, lost) = batch::advance(up, rolling.forks, watcher(rolling, state.failures)).await;
+        let watch = watcher(rolling, state.failures, closed.clone());
+        let (still, fallen, lost) = batch::advance(up, rolling.forks, &closed, watch).await;
         up = still;
-        // A task that panicked took its connection with it; its host is settled from the plan.
-        for name in lost {
-            if let Some(seed) = seeds.get(&name) {
-                let settling = seed.settling(rolling);
-                state.fail(rolling, &name);
-                state.results.push(settling.undo("keyswap itself failed while it worked on this host").await);
-            }
-        }
+        panicked(rolling, state, &mut up, lost, &seeds).await;
         up = fell(rolling, state, up, fallen).await;
         if up.is_empty() {
             return;
@@ -163,6 +173,13 @@ async fn one_batch(rolling: &Rolling, state: &mut State, (number, count): (u32, 
             debug_assert!(none.is_empty(), "nobody stands after a failed barrier");
             return;
         }
+        let (still, fallen, lost) = batch::still_held(up, rolling.forks).await;
+        up = still;
+        panicked(rolling, state, &mut up, lost, &seeds).await;
+        up = fell(rolling, state, up, fallen).await;
+        if up.is_empty() {
+            return;
+        }
         for saga in &mut up {
             if saga.barrier().is_some_and(|own| own.id == step.id) {
                 saga.pass_barrier();
@@ -172,26 +189,54 @@ async fn one_batch(rolling: &Rolling, state: &mut State, (number, count): (u32, 
     commit(rolling, state, number, up, &seeds).await;
 }
 
+/// A task that panicked took its connection with it; its host is settled from the plan.
+async fn panicked(
+    rolling: &Rolling,
+    state: &mut State,
+    up: &mut [Saga],
+    lost: Vec<HostName>,
+    seeds: &HashMap<HostName, Seed>,
+) {
+    let reason = "keyswap itself failed while it worked on this host";
+    for name in lost {
+        let Some(seed) = seeds.get(&name) else { continue };
+        let settling = seed.settling(rolling);
+        state.fail(rolling, &name);
+        let result = keep_alive(up, async {
+            // Nobody knows how far it is: only `resume` may say that it is wholly new.
+            if rolling.holds() { settling.owed(reason.to_owned()).await } else { settling.undo(reason).await }
+        });
+        state.results.push(result.await);
+    }
+}
+
 /// Everything that a host can be settled from without its saga.
 struct Seed {
     host: Host,
     plan: HostPlan,
     batch: u32,
+    state_dir: String,
 }
 
 impl Seed {
     fn of(saga: &Saga, batch: u32) -> Self {
-        Self { host: saga.host().clone(), plan: saga.plan().clone(), batch }
+        let state_dir = saga.facts().state_dir.clone();
+        Self { host: saga.host().clone(), plan: saga.plan().clone(), batch, state_dir }
     }
 
     fn settling(&self, rolling: &Rolling) -> Settling {
-        Settling::from_plan(&rolling.shared, &self.host, &self.plan, self.batch)
+        let settling = Settling::from_plan(&rolling.shared, &self.host, &self.plan, self.batch);
+        Settling { state_dir: Some(self.state_dir.clone()), ..settling }
     }
 }
 
-/// Notices, while a batch is under way, that its failures exceed the budget and that all of it goes back: then no host
-/// of it begins another step.
-fn watcher(rolling: &Rolling, before: u32) -> impl Fn(&Stop) + Clone + Send + Sync + 'static {
+/// Notices, while a batch is under way, that its failures exceed the budget: then no further host of it begins, and where
+/// all of it goes back, no host of it begins another step.
+fn watcher(
+    rolling: &Rolling,
+    before: u32,
+    closed: CancellationToken,
+) -> impl Fn(&Stop) + Clone + Send + Sync + 'static {
     let seen = Arc::new(AtomicU32::new(before));
     let budget = rolling.spec.max_failures;
     let wide = matches!(rolling.spec.on_failure, OnFailure::RollbackBatch | OnFailure::RollbackAll);
@@ -205,8 +250,11 @@ fn watcher(rolling: &Rolling, before: u32) -> impl Fn(&Stop) + Clone + Send + Sy
             return;
         }
         let failures = seen.fetch_add(1, Ordering::SeqCst) + 1;
-        if wide && (failures > budget || stop.kind == StopKind::Auth) {
-            halt.cancel();
+        if failures > budget || stop.kind == StopKind::Auth {
+            closed.cancel();
+            if wide {
+                halt.cancel();
+            }
         }
     }
 }
@@ -234,7 +282,7 @@ impl State {
     fn of_run(&mut self, stop: Stop) {
         if stop.kind == StopKind::Cancelled {
             self.outcome.interrupted = true;
-            self.stopped.get_or_insert_with(|| "stopped by the operator".to_owned());
+            self.stopped.get_or_insert_with(|| BY_OPERATOR.to_owned());
             return;
         }
         if stop.kind == StopKind::Refused {
@@ -260,58 +308,93 @@ impl State {
     }
 }
 
+/// What becomes of a host that does not go on.
+enum Way {
+    /// It failed, and goes back.
+    Back(String),
+    /// It failed, and stays on the new credential.
+    Hold(String),
+    /// Nothing is wrong with it: it goes back with the rest, or does not begin.
+    Rest(String),
+    /// It has nothing of ours: somebody else holds it.
+    Leave(String),
+}
+
+impl Way {
+    async fn go(self, saga: Saga) -> HostResult {
+        match self {
+            Self::Back(reason) => saga.undo(&reason).await,
+            Self::Hold(reason) => saga.hold(&reason).await,
+            Self::Leave(reason) => saga.spare(HostStatus::Skipped, Some(reason)).await,
+            Self::Rest(why) if !saga.touched() => {
+                saga.spare(HostStatus::Skipped, Some(format!("not begun: {why}"))).await
+            }
+            Self::Rest(why) if why == BY_OPERATOR => saga.undo_with_rest(&why).await,
+            Self::Rest(why) => saga.undo_with_rest(&format!("taken back with the rest: {why}")).await,
+        }
+    }
+}
+
+/// Why hosts go back that the operator stopped.
+const BY_OPERATOR: &str = "stopped by the operator";
+
 /// Settles fallen hosts, and with them, when the budget is exceeded, what the scope says. Gives back who goes on.
-async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<Fallen>) -> Vec<Saga> {
+async fn fell(rolling: &Rolling, state: &mut State, mut up: Vec<Saga>, fallen: Vec<Fallen>) -> Vec<Saga> {
     if fallen.is_empty() {
         return up;
     }
-    let (mut failed, mut cancelled, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    for one in fallen {
-        match one.stop.kind {
-            StopKind::Cancelled => cancelled.push(one),
+    let interrupted = rolling.shared.cancel.is_cancelled();
+    let (mut any_failed, mut lost_race) = (false, false);
+    let mut cancelled = Vec::new();
+    let mut going: Vec<(Saga, Way)> = Vec::new();
+    for Fallen { saga, stop } in fallen {
+        match stop.kind {
+            StopKind::Cancelled => cancelled.push(saga),
             // Nothing is wrong with the host: somebody did not want it to go on.
             StopKind::Refused => {
                 state.outcome.refused = true;
-                state.stopped.get_or_insert_with(|| one.stop.reason.clone());
-                cancelled.push(one);
+                state.stopped.get_or_insert(stop.reason);
+                cancelled.push(saga);
             }
-            StopKind::Held => held.push(one),
-            _ => failed.push(one),
+            // Not a failure of the host: somebody else is at work there, and the whole run waits until they are done.
+            StopKind::Held => {
+                lost_race = true;
+                state.outcome.held = true;
+                state.stopped.get_or_insert_with(|| format!("{}: {}", saga.name(), stop.reason));
+                going.push((saga, Way::Leave(stop.reason)));
+            }
+            kind => {
+                any_failed = true;
+                state.fail(rolling, saga.name());
+                if kind == StopKind::Auth {
+                    state.stopped.get_or_insert_with(|| format!("{}: {}", saga.name(), stop.reason));
+                }
+                let way = if rolling.holds() { Way::Hold } else { Way::Back };
+                going.push((saga, way(stop.reason)));
+            }
         }
     }
-    let lost_race = !held.is_empty();
-    for one in held {
-        // Not a failure of the host: somebody else is at work there, and the whole run waits until they are done.
-        state.outcome.held = true;
-        state.stopped.get_or_insert_with(|| format!("{}: {}", one.saga.name(), one.stop.reason));
-        state.results.push(one.saga.spare(HostStatus::Skipped, Some(one.stop.reason)).await);
-    }
-    let interrupted = rolling.shared.cancel.is_cancelled();
     if interrupted && !cancelled.is_empty() {
         state.outcome.interrupted = true;
-        state.stopped.get_or_insert_with(|| "stopped by the operator".to_owned());
+        state.stopped.get_or_insert_with(|| BY_OPERATOR.to_owned());
     }
-    for one in &failed {
-        let name = one.saga.name().clone();
-        state.fail(rolling, &name);
-        if one.stop.kind == StopKind::Auth && state.stopped.is_none() {
-            state.stopped = Some(format!("{name}: {}", one.stop.reason));
-        }
-    }
-    let exceeded = state.stopped.is_some() && !failed.is_empty();
+    let exceeded = state.stopped.is_some() && any_failed;
     let scope = rolling.spec.on_failure;
-    let hold = exceeded && scope == OnFailure::Hold;
     let wide = exceeded && matches!(scope, OnFailure::RollbackBatch | OnFailure::RollbackAll);
-    let mut results = undo_fallen(rolling, failed, hold).await;
-    // Stopped in mid-way by somebody else's failure or by the operator: back, whatever the scope says of failures.
-    let why = if interrupted { None } else { state.stopped.clone() };
-    let cancelled = cancelled.into_iter().map(|one| one.saga).collect();
-    results.extend(undo_others(rolling, cancelled, why.as_deref()).await);
-    let mut up = up;
-    if wide || lost_race || (interrupted && !up.is_empty()) {
-        let why = if wide || lost_race { state.stopped.clone() } else { None };
-        results.extend(undo_others(rolling, std::mem::take(&mut up), why.as_deref()).await);
+    if wide && scope == OnFailure::RollbackBatch {
+        let batch = going.first().map(|(saga, _)| saga.batch());
+        let why = state.stopped.clone().unwrap_or_default();
+        state.outcome.also_back = Some((batch, format!("taken back with the rest: {why}")));
     }
+    // Stopped in mid-way by somebody else's failure or by the operator: back, whatever the scope says of failures.
+    let why = state.stopped.clone().filter(|_| !interrupted).unwrap_or_else(|| BY_OPERATOR.to_owned());
+    going.extend(cancelled.into_iter().map(|saga| (saga, Way::Rest(why.clone()))));
+    if wide || lost_race || interrupted {
+        let why = state.stopped.clone().filter(|_| wide || lost_race).unwrap_or_else(|| BY_OPERATOR.to_owned());
+        going.extend(std::mem::take(&mut up).into_iter().map(|saga| (saga, Way::Rest(why.clone()))));
+    }
+    // Who goes on waits for them, and says so to its host.
+    let results = keep_alive(&mut up, settle(rolling, going)).await;
     state.results.extend(results);
     if exceeded && scope == OnFailure::RollbackAll {
         roll_back_committed(rolling, state).await;
@@ -319,40 +402,20 @@ async fn fell(rolling: &Rolling, state: &mut State, up: Vec<Saga>, fallen: Vec<F
     up
 }
 
-async fn undo_fallen(rolling: &Rolling, fallen: Vec<Fallen>, hold: bool) -> Vec<HostResult> {
-    let reasons: HashMap<HostName, String> =
-        fallen.iter().map(|one| (one.saga.name().clone(), one.stop.reason.clone())).collect();
-    let reasons = Arc::new(reasons);
-    back(rolling, fallen.into_iter().map(|one| one.saga).collect(), |saga| {
-        let reasons = Arc::clone(&reasons);
-        async move {
-            let reason = reasons.get(saga.name()).cloned().unwrap_or_default();
-            if hold { saga.hold(&reason).await } else { saga.undo(&reason).await }
-        }
+/// Settles sagas of a batch side by side, each in its own way.
+async fn settle(rolling: &Rolling, going: Vec<(Saga, Way)>) -> Vec<HostResult> {
+    let batch = going.first().map_or(0, |(saga, _)| saga.batch());
+    let (mut sagas, mut ways) = (Vec::new(), HashMap::new());
+    for (saga, way) in going {
+        ways.insert(saga.name().clone(), way);
+        sagas.push(saga);
+    }
+    let ways = Arc::new(Mutex::new(ways));
+    let (mut results, lost) = batch::side_by_side(sagas, rolling.forks, move |saga| {
+        let way = ways.lock().unwrap_or_else(PoisonError::into_inner).remove(saga.name());
+        async move { way.unwrap_or_else(|| Way::Back(String::new())).go(saga).await }
     })
-    .await
-}
-
-async fn undo_others(rolling: &Rolling, sagas: Vec<Saga>, why: Option<&str>) -> Vec<HostResult> {
-    let reason = match why {
-        Some(why) => format!("taken back with the rest: {why}"),
-        None => "stopped by the operator".to_owned(),
-    };
-    back(rolling, sagas, |saga| {
-        let reason = reason.clone();
-        async move { saga.undo_with_rest(&reason).await }
-    })
-    .await
-}
-
-/// Settles sagas of a batch side by side.
-async fn back<F, Fut>(rolling: &Rolling, sagas: Vec<Saga>, work: F) -> Vec<HostResult>
-where
-    F: Fn(Saga) -> Fut,
-    Fut: Future<Output = HostResult> + Send + 'static,
-{
-    let batch = sagas.first().map_or(0, Saga::batch);
-    let (mut results, lost) = batch::side_by_side(sagas, rolling.forks, work).await;
+    .await;
     results.extend(batch::unknown(&rolling.shared, lost, batch));
     results
 }
@@ -362,17 +425,18 @@ async fn roll_back_committed(rolling: &Rolling, state: &mut State) {
     let reason = state.stopped.clone().unwrap_or_default();
     let reason = format!("taken back with the rest: {reason}");
     if rolling.spec.on_failure == OnFailure::RollbackAll {
-        state.outcome.all_back = Some(reason.clone());
+        state.outcome.also_back = Some((None, reason.clone()));
     }
-    let mut committed = std::mem::take(&mut state.committed);
-    while let Some(last) = committed.iter().map(|host| host.batch).max() {
-        let (now, rest): (Vec<Settling>, Vec<Settling>) = committed.into_iter().partition(|host| host.batch == last);
-        committed = rest;
-        let undone = batch::undo_all(now, rolling.forks, &reason).await;
-        let names: HashSet<&HostName> = undone.iter().map(|result| &result.host).collect();
-        state.results.retain(|earlier| !names.contains(&earlier.host));
-        state.results.extend(undone);
-    }
+    let committed = std::mem::take(&mut state.committed).into_iter();
+    let hosts = committed.map(|host| Returning {
+        name: host.host.name.clone(),
+        batch: host.batch,
+        ready: std::future::ready(Ok(host)),
+    });
+    let (undone, _) = newest_first(hosts.collect(), &rolling.shared, rolling.forks, &reason, None).await;
+    let names: HashSet<&HostName> = undone.iter().map(|result| &result.host).collect();
+    state.results.retain(|earlier| !names.contains(&earlier.host));
+    state.results.extend(undone);
 }
 
 /// All of the batch has passed: its hosts are let go.
@@ -388,7 +452,7 @@ async fn commit(rolling: &Rolling, state: &mut State, number: u32, up: Vec<Saga>
         }
     }
     let (done, lost) = batch::side_by_side(up, rolling.forks, Saga::commit).await;
-    let mut unsettled: Vec<(Settling, String)> = Vec::new();
+    let mut unsettled: Vec<(Settling, String, bool)> = Vec::new();
     for result in done {
         match result {
             Ok(result) => {
@@ -402,21 +466,27 @@ async fn commit(rolling: &Rolling, state: &mut State, number: u32, up: Vec<Saga>
                 }
                 state.results.push(result);
             }
-            Err((settling, stop)) => unsettled.push((*settling, stop.reason)),
+            Err((settling, stop)) => unsettled.push((*settling, stop.reason, stop.kind == StopKind::Lost)),
         }
     }
     for name in lost {
         if let Some(seed) = seeds.get(&name) {
-            unsettled.push((seed.settling(rolling), "keyswap itself failed".to_owned()));
+            unsettled.push((seed.settling(rolling), "keyswap itself failed".to_owned(), true));
         }
     }
-    for (settling, reason) in unsettled {
+    for (settling, reason, unknown) in unsettled {
         state.fail(rolling, &settling.host.name.clone());
-        state.results.push(settling.undo(&format!("it could not be let go: {reason}")).await);
+        let reason = format!("it could not be let go: {reason}");
+        // Where the old one must not come back, what may be new already is not taken back for want of an answer.
+        let result =
+            if unknown && rolling.holds() { settling.owed(reason).await } else { settling.undo(&reason).await };
+        state.results.push(result);
     }
     let wide = matches!(rolling.spec.on_failure, OnFailure::RollbackBatch | OnFailure::RollbackAll);
     if state.stopped.is_some() && state.outcome.failed && wide {
         let all = rolling.spec.on_failure == OnFailure::RollbackAll;
+        let why = state.stopped.clone().unwrap_or_default();
+        state.outcome.also_back = Some(((!all).then_some(number), format!("taken back with the rest: {why}")));
         let (back, stay): (Vec<Settling>, Vec<Settling>) =
             std::mem::take(&mut state.committed).into_iter().partition(|host| all || host.batch == number);
         state.committed = back;

@@ -59,6 +59,8 @@ impl Place {
             .env("USER", &self.user)
             .env("LOGNAME", &self.user)
             .env("SHELL", &self.shell)
+            // Each is a machine of its own, which their files alone do not tell.
+            .env("KS_MACHINE_FILE", self.dir.join("machine-id"))
             .process_group(0);
         command
     }

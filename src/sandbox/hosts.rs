@@ -94,6 +94,11 @@ impl SandboxHost {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(SandboxError::io("make", dir))?;
         let dir = dir.canonicalize().map_err(SandboxError::io("resolve", dir))?;
         let path = search_path(&dir, &options.shell)?;
+        let machine = dir.join("machine-id");
+        if !machine.exists() {
+            let id = format!("{}\n", uuid::Uuid::new_v4().simple());
+            fs::write(&machine, id).map_err(SandboxError::io("write", &machine))?;
+        }
         let place = Arc::new(Place { dir, user: options.user, shell: options.shell, path, forwards: options.forwards });
 
         let key = new_key()?;

@@ -116,11 +116,13 @@ impl PlannedStep {
     /// How often it may be tried again: only what leaves nothing behind is. A second publish would be one more.
     #[must_use]
     pub fn repeats(&self) -> u32 {
-        match self.work {
-            Work::Nothing | Work::Act { .. } | Work::VerifyPublish(_) | Work::Approve { .. } => 0,
-            Work::Peek { .. } | Work::Wait { .. } | Work::Http(_) => self.retries,
-            Work::Prove { .. } | Work::AssertNotStored(_) => self.retries,
-        }
+        if self.work.is_repeatable() { self.retries } else { 0 }
+    }
+
+    /// The pause before it is tried again for the `n`th time, counted from 0.
+    #[must_use]
+    pub fn pause(n: u32) -> Duration {
+        RETRY_PAUSE.saturating_mul(1u32.checked_shl(n).unwrap_or(u32::MAX))
     }
 
     /// The longest that it may take, where it has a limit.
@@ -136,9 +138,14 @@ impl PlannedStep {
             Work::Act { act: Act::Restart { healthy, timeout, .. }, .. } => *timeout + *healthy,
             _ => return None,
         };
-        Some(once.saturating_mul(self.repeats() + 1).saturating_add(self.drain.unwrap_or_default()))
+        let again = self.repeats();
+        let pauses: Duration = (0..again).map(Self::pause).sum();
+        Some(once.saturating_mul(again + 1).saturating_add(pauses).saturating_add(self.drain.unwrap_or_default()))
     }
 }
+
+/// The pause before a step is tried again; doubled each time.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a planned step does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -212,6 +219,16 @@ impl Work {
     #[must_use]
     pub fn asks_forge(&self) -> bool {
         matches!(self, Self::VerifyPublish(_) | Self::AssertNotStored(_))
+    }
+
+    /// Whether it leaves nothing behind when it fails, so that it may be tried again.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Peek { .. } | Self::Http(_) | Self::Prove { .. } | Self::AssertNotStored(_) => true,
+            Self::Wait { until, .. } => !matches!(until, WaitFor::Time(_)),
+            Self::Nothing | Self::Act { .. } | Self::VerifyPublish(_) | Self::Approve { .. } => false,
+        }
     }
 
     /// Whether it is done by the controller alone, so that it can stand for a batch or the run.
@@ -358,6 +375,7 @@ pub fn plan(
             Err(no) => refusals.push(Refusal { step: step.id.clone(), reason: no.reason, fix: no.fix }),
         }
     }
+    refusals.extend(unseen_pointers(steps));
     if !refusals.is_empty() {
         return Err(refusals);
     }
@@ -381,6 +399,24 @@ pub fn jobs_missed(why: &str) -> String {
     format!("running jobs may have been missed: {why}")
 }
 
+/// Pointers that a process is to show and that no restart comes after: nobody would look.
+fn unseen_pointers(steps: &[Step]) -> impl Iterator<Item = Refusal> {
+    let last = steps.iter().rposition(|step| step.enabled && matches!(step.action, Action::Restart(_)));
+    let after = steps.iter().enumerate().filter(move |(at, _)| last.is_none_or(|last| *at > last));
+    let unseen = after.filter(|(_, step)| match &step.action {
+        Action::Point(point) => step.enabled && point.reaches == crate::model::Reaches::Daemon,
+        _ => false,
+    });
+    unseen.map(|(_, step)| Refusal {
+        step: step.id.clone(),
+        reason:
+            "no restart comes after it, so that no process would be seen to have the pointer: add a `restart`, or say \
+                 `reaches = \"jobs\"`"
+                .to_owned(),
+        fix: None,
+    })
+}
+
 impl Planner<'_> {
     fn step(&mut self, at: usize, steps: &[Step], step: &Step, looks: &Looks) -> Result<Planned, No> {
         match &step.action {
@@ -391,10 +427,17 @@ impl Planner<'_> {
             Action::Restore(restore) => self.restore(step, restore, looks),
             Action::Command(command) => self.command(step, command),
             Action::Wait(wait) => {
-                Ok(Planned::check("waits", Work::Wait { until: wait.until.clone(), limit: wait.timeout }))
+                let limit = capped(step, wait.timeout);
+                Ok(Planned::check("waits", Work::Wait { until: wait.until.clone(), limit }))
             }
-            Action::Http(http) => Ok(Planned::check(format!("asks {}", http.url), Work::Http(http.clone()))),
-            Action::VerifyPublish(verify) => Ok(Planned::check(published(verify), Work::VerifyPublish(verify.clone()))),
+            Action::Http(http) => {
+                let spec = Http { timeout: capped(step, http.timeout), ..http.clone() };
+                Ok(Planned::check(format!("asks {}", http.url), Work::Http(spec)))
+            }
+            Action::VerifyPublish(verify) => {
+                let spec = VerifyPublish { timeout: capped(step, verify.timeout), ..verify.clone() };
+                Ok(Planned::check(published(verify), Work::VerifyPublish(spec)))
+            }
             Action::Prove(prove) => {
                 let from = if step.once == Once::Host { "from the host's side" } else { "from here" };
                 Ok(Planned::check(
@@ -435,9 +478,15 @@ impl Planner<'_> {
                 path: fact.path.clone(),
                 before: fact.fingerprint.clone(),
                 now: fact.fingerprint.clone(),
+                unread: false,
             });
         }
     }
+}
+
+/// An action's limit, and the step's own where that is shorter.
+fn capped(step: &Step, limit: Duration) -> Duration {
+    step.timeout.map_or(limit, |own| own.min(limit))
 }
 
 /// A resolved path from a host, as a path again.

@@ -1,15 +1,26 @@
 //! `restart`: the runner takes the new files up, and its process is looked at.
 
-use super::{Looks, No, Planned, Planner};
+use super::{Looks, No, Planned, Planner, capped};
 use crate::model::{Action, Drain, Point, Reaches, Restart, RestartHow, Step};
 use crate::remote::{Act, Active, Fact, Pointer, StopLimit, UndoRecord};
 
-/// The last pointer before a restart that its process must show.
+/// The pointers before a restart that its process must show, the last one first: the last word on a key counts.
+fn pointers_of(earlier: &[Step]) -> Vec<&Point> {
+    let mut found: Vec<&Point> = Vec::new();
+    for step in earlier.iter().rev().filter(|step| step.enabled) {
+        if let Action::Point(point) = &step.action
+            && point.reaches == Reaches::Daemon
+            && !found.iter().any(|later| later.key == point.key || later.remove.contains(&point.key))
+        {
+            found.push(point);
+        }
+    }
+    found
+}
+
+/// The last of them.
 pub(super) fn pointer_of(earlier: &[Step]) -> Option<&Point> {
-    earlier.iter().rev().filter(|step| step.enabled).find_map(|step| match &step.action {
-        Action::Point(point) if point.reaches == Reaches::Daemon => Some(point),
-        _ => None,
-    })
+    pointers_of(earlier).first().copied()
 }
 
 impl Planner<'_> {
@@ -21,6 +32,7 @@ impl Planner<'_> {
         restart: &Restart,
         looks: &Looks,
     ) -> Result<Planned, No> {
+        let restart = &Restart { timeout: capped(step, restart.timeout), ..restart.clone() };
         let Fact::Service(fact) = self.fact(looks.of_step(step.id.index).map(|(probe, _)| probe))?.clone() else {
             return Err(No::because("the host answered another question"));
         };
@@ -33,11 +45,17 @@ impl Planner<'_> {
                 return Err(No::because(format!("{name} crash-loops before anything was changed ({})", fact.detail)));
             }
         };
-        let earlier = steps.get(..at).unwrap_or_default();
-        let point = pointer_of(earlier);
+        let pointers = pointers_of(steps.get(..at).unwrap_or_default());
+        let point = pointers.first();
         let debt = fact.stale || fact.pointed == Some(false);
         if self.has_file_steps && !self.dirty_process && !debt {
-            return Ok(Planned::nothing("the running process has the files already"));
+            let unseen = fact.pid.is_none() && fact.active == Active::Unknown;
+            let said = if unseen {
+                "nothing has changed; whether the running process has the files cannot be seen"
+            } else {
+                "the running process has the files already"
+            };
+            return Ok(Planned::nothing(said));
         }
         if self.has_file_steps && !self.dirty_process {
             self.plan.notes.push(format!("{name} runs on older files: it was never restarted on them"));
@@ -50,11 +68,15 @@ impl Planner<'_> {
         if was_up && restart.drain == Drain::Wait {
             self.warn_of_jobs(&name, restart, looks);
         }
-        let pointer = point.map(|point| Pointer {
+        let mut seen = pointers.iter().map(|point| Pointer {
             key: point.key.clone(),
             value: point.value.clone(),
             content: self.content_behind(&point.value),
         });
+        let pointer = seen.next();
+        let also: Vec<Pointer> = seen.collect();
+        let removed = pointers.iter().flat_map(|point| &point.remove);
+        let gone = removed.filter(|key| pointers.iter().all(|point| point.key != **key)).cloned().collect();
         self.plan.undo.push(UndoRecord::Service {
             step: step.id.index,
             how: restart.how.clone(),
@@ -76,6 +98,8 @@ impl Planner<'_> {
                 healthy: restart.healthy,
                 timeout: restart.timeout,
                 pointer,
+                also,
+                gone,
                 drain: was_up && restart.drain == Drain::Wait,
             },
         ))

@@ -24,9 +24,11 @@ impl Planner<'_> {
         let Some(backup) = backups.iter().rev().find(|backup| Some(&backup.fingerprint) != live) else {
             return Ok(Planned::nothing(format!("every backup is what is live ({})", newest.fingerprint)));
         };
-        let (mode, uid, gid) = match &fact.before {
-            Some(before) => (before.mode, before.uid, before.gid),
-            None => (0o600, fact.want_uid, fact.want_gid),
+        // As it was when the backup was made: since then the file may have got another owner with another content.
+        let (mode, uid, gid) = match (&fact.before, backup.meta) {
+            (_, Some((uid, gid, mode))) => (mode, uid, gid),
+            (Some(before), None) => (before.mode, before.uid, before.gid),
+            (None, None) => (0o600, fact.want_uid, fact.want_gid),
         };
         let path = resolved(&fact.path)?;
         let was = live.map_or_else(|| "absent".to_owned(), ToString::to_string);

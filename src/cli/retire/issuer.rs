@@ -202,6 +202,7 @@ mod tests {
             path: PATH.to_owned(),
             before: before.map(print),
             now: now.map(print),
+            unread: false,
         };
         let name: HostName = "runner-2".parse().unwrap();
         let result = HostResult {

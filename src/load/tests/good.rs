@@ -85,7 +85,6 @@ restore = { path = "/x" }
 [[steps]]
 name = "2"
 when = "kind == 'x' and not off"
-retries = 3
 timeout = "1m 30s"
 command = { run = "f {{ kind }} '{% raw %}{{.}}{% endraw %}'", undo = ["g", "{{ kind }}"] }
 [[steps]]
@@ -102,6 +101,7 @@ name = "6"
 wait = { for = "250ms" }
 [[steps]]
 name = "7"
+retries = 3
 http = { url = "http://127.0.0.1:8080/health/", contains = "ok" }
 [[steps]]
 name = "8"
@@ -126,7 +126,7 @@ restart = { command = "f {{ word }}", check = "g", pid_file = "/run/r.pid", drai
     let Action::Command(command) = &steps[1].action else { panic!() };
     assert_eq!(command.run, CommandLine::Shell("f x '{{.}}'".to_owned()));
     assert_eq!(command.undo, Some(CommandLine::Argv(vec!["g".to_owned(), "x".to_owned()])));
-    assert_eq!((steps[1].retries, steps[1].timeout, steps[1].enabled), (3, Some(Duration::from_secs(90)), true));
+    assert_eq!((steps[6].retries, steps[1].timeout, steps[1].enabled), (3, Some(Duration::from_secs(90)), true));
     let Action::Command(command) = &steps[2].action else { panic!() };
     assert_eq!(command.run, CommandLine::Argv(vec!["a".to_owned(), "it's $(a)".to_owned()]));
     let Action::Wait(wait) = &steps[3].action else { panic!() };

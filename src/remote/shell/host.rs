@@ -153,7 +153,9 @@ fn request(op: &Op) -> Request {
             call("ks_unlock", [run.as_ref().map_or("-", RunId::as_str), by.as_str(), reason.as_str()])
         }
         Op::Recorded { run } => call("ks_recorded", [run.as_ref().map_or("-", RunId::as_str)]),
-        Op::Now { run } => call("ks_now", [run.as_str()]),
+        Op::Now { run, paths } => {
+            call("ks_now", std::iter::once(run.as_str()).chain(paths.iter().map(RemotePath::as_str)))
+        }
         Op::Survey(surveys) => {
             // A search may take minutes; anything else is a glance.
             limit += Duration::from_secs(30) * u32::try_from(surveys.len()).unwrap_or(u32::MAX);
@@ -288,14 +290,16 @@ fn act_words(step: u32, act: &Act) -> (String, Duration) {
         Act::Point { target, format, edit: EnvEdit { key, value, remove } } => {
             (write("ks_point", target, &[format_word(*format), key, value, &remove.join(" ")]), none)
         }
-        Act::Restart { how, was_up, healthy, timeout, pointer, drain } => {
+        Act::Restart { how, was_up, healthy, timeout, pointer, also, gone, drain } => {
             let [kind, a, b, command] = service_words(how);
             let [key, value, content] = pointer_words(pointer.as_ref());
             let was = if *was_up { "yes" } else { "no" };
             let (hold, limit) = (hundredths(*healthy), seconds(*timeout));
             let drain = if *drain { "yes" } else { "no" };
-            let words = [&step, was, &hold, &limit, kind, a, b, command, key, value, content, drain];
-            let words = call("ks_restart", words);
+            let gone = gone.join(" ");
+            let words = [&step, was, &hold, &limit, kind, a, b, command, key, value, content, drain, gone.as_str()];
+            let also = also.iter().flat_map(|pointer| pointer_words(Some(pointer)));
+            let words = call("ks_restart", words.into_iter().chain(also));
             (words, *timeout + *healthy + Duration::from_secs(90))
         }
         Act::Command { script, limit } => (call("ks_command", [&step, seconds(*limit).as_str(), script]), *limit),

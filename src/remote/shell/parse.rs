@@ -162,6 +162,7 @@ fn hello(line: &Line) -> Result<HostFacts, CallError> {
     Ok(HostFacts {
         uid: line.number("uid")?,
         login: line.get("login").to_owned(),
+        login_uid: line.number("login_uid")?,
         shell: line.get("shell").to_owned(),
         os: line.get("os").to_owned(),
         machine: line.get("machine").to_owned(),
@@ -303,6 +304,7 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                                 id: line.get("id").to_owned(),
                                 sha: line.get("sha").to_owned(),
                                 fingerprint,
+                                meta: meta(line.get("meta")),
                                 restored: line.get("restored") == "yes",
                             })
                         })
@@ -311,6 +313,13 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
             })
         })
         .collect()
+}
+
+/// `OWNER GROUP MODE`
+fn meta(text: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = text.split(' ');
+    let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some((uid, gid, u32::from_str_radix(parts.next()?, 8).ok()?))
 }
 
 fn room(line: &Line) -> Result<RoomFact, CallError> {

@@ -228,6 +228,8 @@ async fn rotation(host: &mut ShellHost, runner: &Runner, value: &str) -> Rotatio
             healthy: Duration::from_millis(200),
             timeout: Duration::from_secs(10),
             pointer: Some(pointer),
+            also: Vec::new(),
+            gone: vec!["STALE".to_owned()],
         },
     ];
     let mut undo = vec![

@@ -264,11 +264,11 @@ fn finish(host: &mut HostStory, known: &HostState, at_work: bool) {
     let unread = !known.phase.is_settled() && known.phase != HostPhase::Untouched;
     host.credentials = credentials
         .iter()
-        .map(|CredentialState { path, before, now }| Credential {
+        .map(|CredentialState { path, before, now, unread: own }| Credential {
             path: path.clone(),
             before: before.as_ref().map(Fingerprint::short),
             // While it is worked on nobody has read it back.
-            now: if unread { None } else { now.as_ref().map(Fingerprint::short) },
+            now: if unread || *own { None } else { now.as_ref().map(Fingerprint::short) },
         })
         .collect();
 }

@@ -17,8 +17,6 @@ enum Shows {
     Before,
     /// In this step's act.
     In(&'static str),
-    /// Before the first step, when the way back is laid on the host.
-    Preparing,
 }
 
 /// One way to fail.
@@ -47,7 +45,6 @@ fn fail(cases: &[Case]) {
         assert!(reason.contains(case.says), "{what}");
         let (status, failed) = match case.shows {
             Shows::Before => ("failed", None),
-            Shows::Preparing => ("rolled-back", None),
             Shows::In(step) => ("rolled-back", Some((step.to_owned(), "failed".to_owned()))),
         };
         assert_eq!(said.host()["status"], status, "{what}");
@@ -91,7 +88,7 @@ fn backup_fails() {
                          mount -o remount,bind,ro /var/lib/keyswap");
             },
             playbook: Playbook::rotate,
-            shows: Shows::Preparing,
+            shows: Shows::Before,
             says: "cannot write in /var/lib/keyswap",
         },
         Case {

@@ -144,6 +144,9 @@ fn a_publish_that_failed_is_not_repeated() {
     let mut again = playbook(&here());
     again.steps.last_mut().unwrap().1.push_str("\nretries = 3");
     let said = host.rotate(&again, &[]);
+    assert_eq!((said.code, host.dispatched()), (Some(6), 0), "{}", said.all());
+    assert!(said.stderr.contains("`retries` does nothing for this `verify-publish`"), "{}", said.all());
+    let said = host.rotate(&playbook(&here()), &[]);
     assert_taken_back(&host, &said, "failed: a job did not succeed");
     assert_eq!(host.dispatched(), 1);
 }

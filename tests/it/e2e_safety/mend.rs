@@ -164,8 +164,8 @@ fn what_was_planted_beside_the_file_does_not_turn_the_mending_against_the_host()
     host.host.sh("mkdir /srv/canary && echo canary >/srv/canary/file && chmod 600 /srv/canary/file");
     let canary = |what: &str| host.host.sh(&format!("stat -c '%a %u %g %i' /srv/canary {what}; ls -A /srv/canary"));
     let commands = mend_commands(&said);
-    let beside =
-        commands.iter().find_map(|line| line.strip_prefix("sudo rm -f ")).expect("a name beside the file").to_owned();
+    let clears = commands.iter().find_map(|line| line.strip_prefix("sudo rm -f "));
+    let beside = clears.and_then(|line| line.split(' ').next()).expect("a name beside the file").to_owned();
     for target in ["/srv/canary", "/srv/canary/file", "/srv/canary/new"] {
         let was = canary("/srv/canary/file");
         host.host.sh("mount -o remount,rw /srv/forgejo-runner/data");

@@ -123,6 +123,11 @@ impl Fleet {
         Said::of(&mut self.keyswap("jsonl"), args)
     }
 
+    /// Starts the program.
+    pub(super) fn at_work(&self, args: &[&str]) -> AtWork {
+        AtWork::start(&mut self.keyswap("jsonl"), args)
+    }
+
     /// Writes a playbook and starts it.
     pub(crate) fn begin(&self, playbook: &Playbook, args: &[&str]) -> AtWork {
         self.write(playbook);

@@ -22,12 +22,12 @@ fn a_check_tells_of_each_host_what_is_and_what_would_be() {
         assert_eq!(planned.len(), 1, "{}", said.all());
         assert_eq!((&planned[0]["status"], &planned[0]["batch"]), (&"changed".into(), &batch.into()), "{}", said.all());
         assert_eq!(planned[0]["credentials"][0]["now"], old.as_str());
-        // The restart's limit and its life, and two looks of ten seconds.
-        assert_eq!(planned[0]["at_most"], 30 + 20);
+        // The restart's limit and its life, and two looks of ten seconds with a pause of two between them.
+        assert_eq!(planned[0]["at_most"], 30 + 22);
         let steps = of("step-planned", &host);
         let limits: Vec<_> =
             steps.iter().map(|step| (step["step"].as_str().unwrap(), step["at_most"].as_u64())).collect();
-        assert_eq!(limits[3..], [("restart", Some(30)), ("look", Some(20))], "{}", said.all());
+        assert_eq!(limits[3..], [("restart", Some(30)), ("look", Some(22))], "{}", said.all());
         let diff = steps[2]["diff"].to_string();
         assert!(diff.contains("INFISICAL_TOKEN_AUTH_FILE="), "the one env key: {diff}");
         assert!(steps[1]["diff"].to_string().contains(&fleet.sandbox().new_token().short()), "{}", said.all());
@@ -39,8 +39,8 @@ fn a_check_tells_of_each_host_what_is_and_what_would_be() {
 
     let plain = Said::of(&mut fleet.keyswap("plain"), &["run", "fleet.toml", "-i", "inventory.toml", "-C"]);
     assert_eq!(plain.code, Some(10), "{}", plain.all());
-    assert!(plain.stdout.contains("batch 2/3, at most 50 s; "), "{}", plain.all());
-    assert!(plain.stdout.contains("(once for the batch, at most 20 s)"), "{}", plain.all());
+    assert!(plain.stdout.contains("batch 2/3, at most 52 s; "), "{}", plain.all());
+    assert!(plain.stdout.contains("(once for the batch, at most 22 s)"), "{}", plain.all());
 
     // A file that says the same: what `plan` writes is what `--check` shows.
     let planned = fleet.say(&["plan", "fleet.toml", "-i", "inventory.toml", "--out", "plan.json"]);

@@ -13,3 +13,4 @@ mod refused;
 mod rerun;
 mod room;
 mod scopes;
+mod standing;

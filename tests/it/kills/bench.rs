@@ -101,6 +101,11 @@ pub(super) enum Stand {
     New,
 }
 
+/// A run that was only cut off ends forward.
+pub(super) fn went_on(stand: Stand) -> Result<Stand, String> {
+    if stand == Stand::New { Ok(stand) } else { Err("nothing had failed, and it went back".to_owned()) }
+}
+
 /// A host with a runner, as it was before.
 pub(super) struct Bench {
     pub(super) host: RunnerHost,
@@ -220,6 +225,11 @@ impl Bench {
             return Err(format!("the host is {stand:?}, and the exit code is {:?}", said.code));
         }
         Ok(stand)
+    }
+
+    /// Whether the run's journal came as far as its secrets.
+    pub(super) fn knows_its_secrets(&self, state: &str) -> bool {
+        self.run(state).is_some_and(|(_, journal)| !journal.secrets.is_empty())
     }
 
     /// Everything as before, whatever it is now.

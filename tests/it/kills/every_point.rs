@@ -1,7 +1,7 @@
 //! The controller is killed at every line of its journal and after every request, forward and rolling back; then
 //! `resume` or `resume --back` settles the run.
 
-use super::bench::{Bench, Controller, Stand};
+use super::bench::{Bench, Controller, Stand, went_on};
 use super::sweep::{Row, sweep};
 use crate::support::runner_host::{CONTROL_FILE, Playbook, restart};
 
@@ -57,6 +57,9 @@ impl Row for Family {
             } else {
                 let said = bench.say(&state, recovery);
                 let settled = bench.settled(&state, &said, self.back);
+                // Nothing had failed, and the secret is given again: there is no reason to go back.
+                let forward = !self.fails && !self.back && bench.knows_its_secrets(&state);
+                let settled = if forward { settled.and_then(went_on) } else { settled };
                 settled.map_err(|why| format!("{why}\n--- {}\n--- {}", cut.all(), said.all()))
             })
         } else {

@@ -135,7 +135,7 @@ fn of_two_who_settle_the_second_is_told_of_the_first() {
     let third = bench.say("third", &BACK);
     third.assert(8, "failed", "skipped");
     let reason = third.host()["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains(&format!("pid {})", second.id())), "{reason}");
+    assert!(reason.contains(&format!("pid {} since 20", second.id())), "{reason}");
     assert_eq!(bench.cas(), cas);
     second.signal("CONT");
     put_back(&bench, &second.end());

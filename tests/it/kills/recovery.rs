@@ -5,7 +5,7 @@
 //! A kill before a line comes after the act that the line tells of: between act and record. What is cut off first, whether
 //! it has a guard, and what comes second alternate with the point's number.
 
-use super::bench::{Bench, Controller, Stand};
+use super::bench::{Bench, Controller, Stand, went_on};
 use super::sweep::{Row, sweep};
 use crate::support::runner_host::{CONTROL_FILE, Playbook, restart};
 
@@ -63,6 +63,8 @@ impl Row for Killed {
         let (second, back) = SECOND[at as usize % 3];
         let said = bench.say(&state, second);
         let result = bench.settled(&state, &said, back);
+        let forward = self.first == ["resume"] && second == ["resume"];
+        let result = if forward { result.and_then(went_on) } else { result };
         let result = result.map_err(|why| format!("{why}\n--- {}\n--- {}", cut.all(), said.all()));
         bench.reset();
         // What had no such point was not disturbed; it must hold of it all the same.

@@ -26,7 +26,7 @@ fn refused(bench: &Bench, said: &Said, first: &str) {
     said.assert(8, "failed", "skipped");
     let (run, _) = bench.run(first).unwrap();
     let reason = said.host()["reason"].as_str().unwrap().to_owned();
-    for word in [run.as_str(), "operator@", " pid "] {
+    for word in [run.as_str(), "operator@", " pid ", " since 20", " UTC"] {
         assert!(reason.contains(word), "{word}: {}", said.all());
     }
 }

@@ -147,6 +147,17 @@ impl Case {
                 wrong.push(format!("invariant 2: {life:?} says {} of a host that is {stands:?} {why}", result.status));
             }
         }
+        drop(state);
+        // What is said stands in the journal, for whoever asks later.
+        let told = controllers.state();
+        let state = world.lock();
+        for result in ended.outcome.hosts.iter().filter(|_| !state.journal_failed) {
+            use HostStatus::{Changed, Dirty, Owed, RolledBack};
+            let journaled = told.hosts.get(&result.host).and_then(|host| host.result.as_ref());
+            if matches!(result.status, Changed | RolledBack | Dirty | Owed) && journaled != Some(result) {
+                wrong.push(format!("{life:?} says {} of {}, the journal {journaled:?}", result.status, result.host));
+            }
+        }
         let stand = |wanted| state.machines.iter().all(|machine| check::stands(&world.goals, machine).0 == wanted);
         let all_new = stand(Stands::New);
         let all_old = stand(Stands::Old);
@@ -210,9 +221,25 @@ impl Case {
                 }
             }
         }
+        if self.goes_forward(recover) && !state.secrets.is_empty() {
+            for (name, host) in state.hosts.iter().filter(|(_, host)| host.phase != HostPhase::New) {
+                wrong.push(format!("nothing failed, and {name} is not new after `resume`: {:?}", host.result));
+            }
+        }
         for text in wrong {
             world.violation(text);
         }
+    }
+
+    /// Only the controller was killed, the secret was given again, and no guard had its time: there is no reason to go back.
+    fn goes_forward(&self, recover: Life) -> bool {
+        let killed = |fault: &Fault| matches!(fault, Fault::Kill | Fault::KillAfter | Fault::KillTorn);
+        let forward = |life: &Life| matches!(life, Life::Run | Life::Resume);
+        self.setting.verifies
+            && !(self.late && self.setting.guard)
+            && forward(&recover)
+            && self.lives.iter().all(forward)
+            && self.faults.iter().all(|(.., fault)| killed(fault))
     }
 }
 
@@ -221,7 +248,8 @@ fn without_numbers(name: &str) -> String {
     name.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
-const STORIES: &[(Story, &str)] = &[(Story::Replace, "replace"), (Story::Move, "move"), (Story::Restore, "restore")];
+const STORIES: &[(Story, &str)] =
+    &[(Story::Replace, "replace"), (Story::Move, "move"), (Story::Restore, "restore"), (Story::Slow, "slow")];
 const LIVES: &[(Life, &str)] = &[
     (Life::Run, "run"),
     (Life::Resume, "resume"),

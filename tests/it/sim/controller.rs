@@ -217,6 +217,11 @@ impl Controllers {
         }
     }
 
+    /// Fewer than hosts, where they stand in one batch.
+    fn forks(&self) -> usize {
+        if self.world.setting.staged || self.world.setting.hosts == 1 { 5 } else { 1 }
+    }
+
     fn spec(&self) -> Rollout {
         let staged = self.world.setting.staged;
         Rollout {
@@ -280,7 +285,7 @@ impl Controllers {
             services: Servers::default(),
             approval: Vec::new(),
             hosts: planned.collect(),
-            forks: 5,
+            forks: self.forks(),
             inventory: "inventory".to_owned(),
             inventory_files: Vec::new(),
         };
@@ -299,7 +304,7 @@ impl Controllers {
             let record = Record::SecretKnown { name: name.clone(), fingerprint: value.fingerprint().clone() };
             let _ = shared.journal.append_lazy(None, record);
         }
-        let rolling = Rolling::new(shared.clone(), self.spec(), 5);
+        let rolling = Rolling::new(shared.clone(), self.spec(), self.forks());
         let outcome = rollout::run(&rolling, found.ready).await;
         let code = rollout::finish(&shared, &outcome).await;
         Ended { outcome, code }
@@ -320,7 +325,7 @@ impl Controllers {
         if shared.journal.append(None, record).await.is_err() {
             return Ended { outcome: Outcome { failed: true, ..Outcome::default() }, code: 1 };
         }
-        let outcome = rollout::go_on(&shared, &plan, &state, 5).await;
+        let outcome = rollout::go_on(&shared, &plan, &state, self.forks()).await;
         let code = rollout::finish(&shared, &outcome).await;
         Ended { outcome, code }
     }
@@ -336,7 +341,8 @@ impl Controllers {
         if shared.journal.append(None, record).await.is_err() {
             return Ended { outcome: Outcome { failed: true, ..Outcome::default() }, code: 1 };
         }
-        let outcome = rollout::take_back(&shared, &plan, &state, command, "taken back", 5).await;
+        let how = rollout::Back { command, reason: "taken back", stops: true };
+        let outcome = rollout::take_back(&shared, &plan, &state, how, 5).await;
         let code = rollout::finish_back(&shared, &outcome).await;
         Ended { outcome, code }
     }

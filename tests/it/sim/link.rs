@@ -208,14 +208,15 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             ctx.undo(hold.run.as_str()).await.map(Answer::Undone)
         }
         Op::Recorded { .. } => die(FailClass::Refused, "nobody settles from the hosts alone in these stories"),
-        Op::Now { run } => {
+        Op::Now { run, paths } => {
             ctx.io("read what the files hold", |_| ()).await?;
-            let list = if ctx.is_void(run.as_str()) { Vec::new() } else { ctx.undo_list(run.as_str())? };
+            let there = ctx.look(|machine| machine.fs.get(&format!("{}/undo", run_dir(run.as_str()))).is_some());
+            let list = if ctx.is_void(run.as_str()) || !there { Vec::new() } else { ctx.undo_list(run.as_str())? };
             let files = list.into_iter().filter_map(|record| match record {
                 UndoRecord::File { path, .. } | UndoRecord::Remove { path, .. } => Some(path),
                 _ => None,
             });
-            let now = files.map(|path| {
+            let now = files.chain(paths.iter().cloned()).map(|path| {
                 let file = ctx.look(|machine| machine.fs.get(path.as_str()).cloned());
                 NowFact { path: path.as_str().to_owned(), fingerprint: file.map(|file| Fingerprint::of(&file.content)) }
             });
@@ -312,6 +313,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
                 id: "given.1".to_owned(),
                 sha: sha(&file.content),
                 fingerprint: Fingerprint::of(&file.content),
+                meta: None,
                 restored: false,
             });
             Fact::Backups(facts.collect())

@@ -31,6 +31,8 @@ pub(super) enum Story {
     Move,
     /// A named backup is put back.
     Restore,
+    /// As `Move`, and after the verification each host is waited for in its turn, for longer than the guard waits.
+    Slow,
 }
 
 /// A case's fixed part.
@@ -125,12 +127,12 @@ fn wholly_new(setting: &Setting) -> Vec<(&'static str, Option<Inode>)> {
     let placed = Some(file(NEW, 0o600, UID));
     for (path, file) in &mut out {
         match (setting.story, *path) {
-            (Story::Replace | Story::Restore, TOKEN) | (Story::Move, FRESH) => file.clone_from(&placed),
+            (Story::Replace | Story::Restore, TOKEN) | (Story::Move | Story::Slow, FRESH) => file.clone_from(&placed),
             (Story::Replace, ENV) => {
                 let new = edited(&old_env(), KEY, TOKEN, &["STALE".to_owned()]);
                 *file = Some(Inode { content: new, mode: 0o644, uid: 0, gid: 0 });
             }
-            (Story::Move, ENV) => {
+            (Story::Move | Story::Slow, ENV) => {
                 let new = edited(&old_env(), KEY, FRESH, &[]);
                 *file = Some(Inode { content: new, mode: 0o644, uid: 0, gid: 0 });
             }
@@ -196,6 +198,10 @@ pub(super) fn steps(story: Story) -> Vec<Step> {
             verify,
         ],
         Story::Move => vec![place(FRESH), point(FRESH, &[]), restart, verify],
+        Story::Slow => {
+            let wait = Action::Wait(Wait { until: WaitFor::Time(GUARD * 5 / 4), timeout: Duration::from_secs(5) });
+            vec![place(FRESH), point(FRESH, &[]), restart, verify, wait]
+        }
         Story::Restore => vec![Action::Restore(Restore { path: path(TOKEN) }), restart, verify],
     };
     (1u32..)

@@ -15,7 +15,7 @@ ks_hello() {
   [ ! -d /run/systemd/system ] || have="$have systemd"
   machine=-
   # shellcheck disable=SC2015
-  [ -r /etc/machine-id ] && read -r machine </etc/machine-id || :
+  [ -r "${KS_MACHINE_FILE:-/etc/machine-id}" ] && read -r machine <"${KS_MACHINE_FILE:-/etc/machine-id}" || :
   sh='sh'
   [ -z "${BASH_VERSION:-}" ] || sh=bash
   os=
@@ -34,7 +34,7 @@ ks_hello() {
   [ "$phase" != armed ] || [ "$BT" != "$KS_BOOT" ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" || busy=yes
   ks_uptime
   # shellcheck disable=SC2153
-  ks_say hello uid "$KS_UID" gid "$KS_GID" login "${SUDO_USER:-${DOAS_USER:-$(id -un)}}" shell "$sh" os "$os" machine "$machine" \
+  ks_say hello login_uid "${SUDO_UID:-$KS_UID}" uid "$KS_UID" gid "$KS_GID" login "${SUDO_USER:-${DOAS_USER:-$(id -un)}}" shell "$sh" os "$os" machine "$machine" \
     boot "$KS_BOOT" uptime "$KS_UP" state "$K" phase "$phase" run "$RUN" epoch "$E" by_guard "$guard" by "$by" busy "$busy" head "$head" \
     missing "${missing# }" have "${have# }"
 }
@@ -247,7 +247,7 @@ ks_look_service() {
 
 # ks_look_backups N PATH: the named backups of PATH, oldest first; and the one that was put back last.
 ks_look_backups() {
-  local d at sha fp restored
+  local d at sha fp meta restored
   ks_split "$2"
   at=${KS_HERE%/}/$KS_NAME
   [ -d "$K/backups" ] || return 0
@@ -257,11 +257,12 @@ ks_look_backups() {
     set -f
     d=${d%/}
     [ -r "$d/meta" ] || continue
-    { IFS= read -r KS_LINE && IFS= read -r sha && IFS= read -r fp; } <"$d/meta"
+    meta=
+    { IFS= read -r KS_LINE && IFS= read -r sha && IFS= read -r fp && IFS= read -r meta; } <"$d/meta"
     [ "$KS_LINE" = "$at" ] || continue
     restored=no
     [ ! -e "$d/restored" ] || restored=yes
-    ks_say backup n "$1" id "${d##*/}" sha "$sha" fp "$fp" restored "$restored"
+    ks_say backup n "$1" id "${d##*/}" sha "$sha" fp "$fp" meta "$meta" restored "$restored"
   done
   set -f
 }
@@ -272,6 +273,13 @@ ks_look_room() {
   n=$1 dir=$2
   case $dir in /*) ;; *) ks_die refused "$dir is no absolute path" ;; esac
   while [ ! -d "$dir" ]; do dir=${dir%/*} && dir=${dir:-/}; done
+  # Whether it can be written at all; how full it is, is told below.
+  (
+    cd "$dir" || exit 1
+    ks_blocked
+    case $KS_WHY in '' | 'no '*) ;; *) ks_die refused "cannot write in $dir: $KS_WHY" fix "$KS_FIX" ;; esac
+    [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $dir"
+  ) || exit 1
   if [ "$KS_UID" = 0 ]; then free=%f; else free=%a; fi
   free=$(stat -f -c "$free %S %d %c %i" -- "$dir") || ks_die refused "it cannot be told what is free in $dir"
   # shellcheck disable=SC2086

@@ -224,7 +224,7 @@ ks_restore() {
   KS_FROM=$K/backups/$8/content
   [ -r "$KS_FROM" ] || ks_die missing "the backup $8 is gone"
   ks_act_write "$1" "$2" "$3" "$4" "$5" "$6" "$7" ks_copy_from
-  : >"$K/backups/$8/restored"
+  : >"$K/backups/$8/restored" && sync "$K/backups/$8/restored" "$K/backups/$8" || ks_die write "cannot write in $K/backups"
 }
 ks_copy_from() { cat <"$KS_FROM" >&5; }
 
@@ -274,8 +274,8 @@ ks_backup_of() {
   KS_FOUND=$4 KS_OWN=$7 KS_GRP=$8 KS_MODE=$9
 }
 
-# ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA DRAIN: restarts the runner and looks at its process. What
-# was stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one. DRAIN `yes`: a
+# ks_restart STEP WAS HOLD LIMIT KIND A B COMMAND KEY VALUE SHA DRAIN GONE [KEY VALUE SHA]...: restarts the runner and looks at
+# its process: what it has, and that it has none of the variables GONE. What was stopped stays stopped. Twice is once: a process that is younger than our first attempt is the new one. DRAIN `yes`: a
 # runner that works on a job is not touched.
 ks_restart() {
   local step was hold limit kind a b command key value sha boot since fresh meanwhile
@@ -327,6 +327,14 @@ ks_restart() {
     return 0
   fi
   ks_proc_check "$KS_PID" "$KS_START" "$since" "$key" "$value" "$sha" || ks_die service "$KS_WHY"
+  for key in ${13}; do
+    ! ks_proc_env "$KS_PID" "$key" || ks_die service "$key is still in the environment of process $KS_PID"
+  done
+  shift 13
+  while [ $# -ge 3 ]; do
+    ks_proc_check "$KS_PID" "$KS_START" "$since" "$1" "$2" "$3" || ks_die service "$KS_WHY"
+    shift 3
+  done
   ks_say did step "$step" how changed process "$KS_PID-$KS_START" cut "$meanwhile"
 }
 
@@ -450,16 +458,20 @@ ks_unstage() {
   sync .
 }
 
-# ks_now RUN: what each credential file of the run holds, also where it could not be replaced.
+# ks_now RUN [PATH]...: what each credential file of the run holds, also where it could not be replaced, and each PATH.
 ks_now() {
+  local path
   ks_run_dir "$1"
-  ks_void || ks_each ks_now1
+  shift
+  for path; do ks_now1 path - "$path"; done
+  ks_void || [ ! -e "$KS_RUN_DIR/undo" ] || ks_each ks_now1
 }
 
 ks_now1() {
-  case $1 in file | remove) ;; *) return 0 ;; esac
+  case $1 in file | remove | path) ;; *) return 0 ;; esac
+  # What cannot be read is not said.
   (
     ks_see "$3"
     ks_say now path "$3" fp "$KS_FP"
-  )
+  ) || :
 }

@@ -194,6 +194,11 @@ ks_undo_service() {
     echo "changed the runner is stopped again, as it was"
     return 0
   fi
+  # Nothing tells whether such a runner is up; one that was never restarted is as it was.
+  if [ ! -e "$KS_RUN_DIR/started.$step" ] && [ "$KS_ACTIVE" = unknown ]; then
+    echo "ok the runner was not restarted; whether it is up cannot be seen"
+    return 0
+  fi
   young=
   # A process that started after the first change may hold the new credential, whoever started it.
   [ "$KS_PID" != 0 ] && ks_pid "$KS_PID" && [ "$KS_START" -ge "$since" ] && young=1
