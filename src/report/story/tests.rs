@@ -93,6 +93,29 @@ fn a_restart_that_was_not_looked_at_is_no_proof() {
 }
 
 #[test]
+fn a_publish_run_of_nobody_knows_whom_is_no_proof() {
+    let with = |before: &str, after: &str| {
+        let mut entries = mixed();
+        for entry in &mut entries {
+            if let Record::StepFinished { detail, .. } = &mut entry.record
+                && detail.starts_with("run #412")
+            {
+                *detail = format!("{before}{detail}{after}");
+            }
+        }
+        entries
+    };
+    let verdict = |entries| {
+        let story = tell(entries, false);
+        let proof = story.proofs.iter().find(|proof| proof.what.ends_with("(verify-publish)"));
+        proof.map(|proof| proof.verdict)
+    };
+    assert_eq!(verdict(with("unverified: ", "")), Some(Verdict::CouldNotLook));
+    assert_eq!(verdict(with("", "; it is not known whether it ran on runner-01")), Some(Verdict::CouldNotLook));
+    assert_eq!(verdict(mixed()), Some(Verdict::Pass));
+}
+
+#[test]
 fn files_without_a_restart_after_them_are_left_to_do() {
     let mut entries = mixed();
     for entry in &mut entries {

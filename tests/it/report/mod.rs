@@ -85,7 +85,8 @@ fn a_real_run_is_told_on_every_screen() {
     assert_eq!(proof("The new credential was read back")["said"], "on all 2 hosts");
     assert_eq!(proof("The old credential was read back")["said"], "on the one host");
     assert!(proof("The running process")["said"].as_str().unwrap().contains("it sees there what was placed"));
-    assert_eq!(proof("Verify that publishing")["verdict"], "pass");
+    // The stand-in forge does not tell whose runner it was: the step went on, and that is said.
+    assert_eq!(proof("Verify that publishing")["verdict"], "could-not-look");
 
     // The run's own id, and standard output, give the same.
     let run = story["run"].as_str().unwrap();
