@@ -35,3 +35,11 @@ bench-forks:
 # Dependencies: licences, bans, sources, and the advisories, whose database comes from the network. Weekly.
 deny:
     cargo deny --locked check
+
+# The schemas for editors, as the program says them.
+schemas:
+    for kind in playbook inventory identity; do cargo run --quiet -- schema "$kind" >"schemas/$kind.json"; done
+
+# Whether a release could be made: clean, told, allowed, tested, reproducible. Takes long.
+release-check:
+    tests/release

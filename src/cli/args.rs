@@ -6,9 +6,20 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use crate::model::RunId;
 use crate::sandbox::forge::Version;
 
+/// What was built, of which sources, by what: all of it the same for the same sources.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("KEYSWAP_COMMIT"),
+    "\ntarget: ",
+    env!("KEYSWAP_TARGET"),
+    "\ncompiler: ",
+    env!("KEYSWAP_RUSTC"),
+);
+
 /// Swap a credential on a fleet of CI runner hosts over SSH, or put the old one back.
 #[derive(Debug, Parser)]
-#[command(name = "keyswap", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "keyswap", version, long_version = BUILD, max_term_width = 100)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
@@ -106,8 +117,12 @@ pub(super) enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
-    /// The manual page
-    Man,
+    /// The manual page; with --out the pages of all commands
+    Man {
+        /// Write one page a command into this directory: keyswap.1, keyswap-run.1 …
+        #[arg(long, value_name = "DIR")]
+        out: Option<Utf8PathBuf>,
+    },
 }
 
 /// A kind of file.

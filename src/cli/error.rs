@@ -91,16 +91,84 @@ impl CliError {
         }
     }
 
-    /// What to do about it.
+    /// What to do about it; nothing where the text itself says so.
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Secret(error) if error.fault.is_usage() => {
                 Some("run it on a terminal, or take the secret from a file, a variable or a command")
             }
-            Self::Journal(JournalError::NoRuns(_) | JournalError::NoSuchRun(_)) => {
-                Some("a run that another machine began is known to its hosts: --from-hosts -i INVENTORY asks them")
-            }
-            _ => None,
+            Self::Journal(error) => of_journal(error),
+            Self::Internal { .. } => Some(
+                "-vv says more; `keyswap runs` shows whether a run was cut off, and `keyswap resume --back` settles it",
+            ),
+            Self::Files(_)
+            | Self::Usage(_)
+            | Self::Declined
+            | Self::Secret(_)
+            | Self::Approval(_)
+            | Self::Server(_) => None,
         }
+    }
+}
+
+fn of_journal(error: &JournalError) -> Option<&'static str> {
+    Some(match error {
+        JournalError::NoRuns(_) | JournalError::NoSuchRun(_) => {
+            "a run that another machine began is known to its hosts: --from-hosts -i INVENTORY asks them"
+        }
+        JournalError::Io { .. } => "check the path, its owner and the disk; --state-dir names another place",
+        JournalError::Locked(_) => "wait until it has ended, then look again: keyswap runs",
+        JournalError::NotAJournal { .. }
+        | JournalError::BadLine { .. }
+        | JournalError::BrokenChain { .. }
+        | JournalError::Illegal(_) => {
+            "it was changed or cut: leave it as it is, and settle from the hosts: keyswap resume --back --from-hosts -i INVENTORY"
+        }
+        JournalError::Broken(_) | JournalError::Closed => {
+            "free the disk, then look: keyswap runs; a run that was cut off: keyswap resume --back"
+        }
+        JournalError::PlanUsed(_) => "make the plan anew with keyswap plan, and have it approved again",
+        JournalError::Ambiguous { .. } => "give more of its id",
+        JournalError::UnsafeDir { .. } => "make it yours alone (chmod 700), or name another place with --state-dir",
+        JournalError::NewerFormat { .. } => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What happened, where and why stand in the text; what to do stands there or in the hint.
+    #[test]
+    fn every_error_of_the_journal_says_what_to_do() {
+        let refused = || Arc::new(io::Error::other("No space left on device"));
+        let path = || "/state/runs/x/journal".into();
+        let errors = [
+            JournalError::Io { doing: "write", path: path(), source: refused() },
+            JournalError::NewerFormat { found: 9, known: 1 },
+            JournalError::NotAJournal { path: path(), why: "it is empty".to_owned() },
+            JournalError::BadLine { line: 3, why: "expected `,`".to_owned() },
+            JournalError::BrokenChain { line: 3 },
+            JournalError::Broken(refused()),
+            JournalError::Closed,
+            JournalError::PlanUsed("run x".to_owned()),
+            JournalError::NoRuns(path()),
+            JournalError::NoSuchRun("2026".to_owned()),
+            JournalError::Ambiguous {
+                prefix: "2026".to_owned(),
+                candidates: vec!["20260101-000000-abcdef".to_owned()],
+            },
+            JournalError::UnsafeDir { path: path(), why: "belongs to user 7".to_owned() },
+        ];
+        for error in errors {
+            let error = CliError::from(error);
+            let said = error.to_string();
+            assert!(error.hint().is_some() || said.contains("; "), "{said}: and what is to be done?");
+            assert!(said.chars().next().is_some_and(|c| !c.is_uppercase()), "{said}");
+        }
+        assert!(CliError::internal("cannot write x", io::Error::other("y")).hint().is_some());
     }
 }

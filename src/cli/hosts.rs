@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::args::{HostsArgs, HostsVerb, PingArgs};
+use super::args::{HostsArgs, HostsVerb, Output, PingArgs};
 use super::inventory::{extra_vars, joined, select};
 use super::session::Session;
 use super::{CliError, error};
 use crate::load;
-use crate::model::{Connection, Host};
+use crate::model::{Become, Connection, Host, Vars};
 use crate::remote::ssh::known_hosts::{Endpoint, HostKey, learn};
 use crate::remote::{Answer, Connect, HostFacts, Op, SshConnect};
 
@@ -22,11 +23,33 @@ pub(super) async fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, Cli
     }
     let extra = extra_vars(session, &args.select.extra_vars)?;
     let mut out = session.out();
-    for host in &hosts {
+    if session.global.output == Output::Jsonl {
+        for host in &hosts {
+            out.line(&object(host, &extra).to_string());
+        }
+        return Ok(0);
+    }
+    let mut rows = vec![["host", "login", "become", "through"].map(str::to_owned)];
+    rows.extend(hosts.iter().map(|host| {
         let to = &host.connection;
-        let via: Vec<&str> = to.jump.iter().map(|hop| hop.name.as_str()).collect();
-        let via = if via.is_empty() { String::new() } else { format!(" via {}", via.join(", ")) };
-        out.line(&format!("{}: {}@{}:{}{via}", host.name, to.user, to.address, to.port));
+        let through: Vec<&str> = to.jump.iter().map(|hop| hop.name.as_str()).collect();
+        let through = if through.is_empty() { "-".to_owned() } else { through.join(", ") };
+        [host.name.to_string(), format!("{}@{}:{}", to.user, to.address, to.port), word(to.become_method), through]
+    }));
+    let mut widths = [0; 4];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; 4]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = rows.iter().map(line);
+    out.line(&lines.next().unwrap_or_default());
+    for (host, line) in hosts.iter().zip(lines) {
+        out.line(&line);
         for (key, value) in load::resolved_vars(host, &extra) {
             match value {
                 Ok(value) => out.line(&format!("  {key} = {value}")),
@@ -35,6 +58,33 @@ pub(super) async fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, Cli
         }
     }
     Ok(0)
+}
+
+fn word(become_method: Become) -> String {
+    match become_method {
+        Become::None => "none",
+        Become::Sudo => "sudo",
+        Become::Doas => "doas",
+    }
+    .to_owned()
+}
+
+/// A host for programs.
+fn object(host: &Host, extra: &Vars) -> Value {
+    let to = &host.connection;
+    let mut vars = serde_json::Map::new();
+    let mut errors = serde_json::Map::new();
+    for (key, value) in load::resolved_vars(host, extra) {
+        match value {
+            Ok(value) => vars.insert(key, value),
+            Err(error) => errors.insert(key, error.into()),
+        };
+    }
+    json!({
+        "event": "host", "host": host.name, "address": to.address, "port": to.port, "user": to.user,
+        "become": word(to.become_method), "jump": to.jump.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(),
+        "state_dir": to.state_dir, "vars": vars, "errors": errors,
+    })
 }
 
 /// A host key that is not known yet.

@@ -109,12 +109,18 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
                 clap_complete::generate(shell, &mut Args::command(), "keyswap", &mut text);
                 session.write(&text)
             }
-            Command::Man => {
+            Command::Man { out: None } => {
                 let mut text = Vec::new();
                 clap_mangen::Man::new(Args::command())
                     .render(&mut text)
                     .map_err(|error| CliError::internal("cannot write the manual page", error))?;
                 session.write(&text)
+            }
+            Command::Man { out: Some(dir) } => {
+                let wrong = |error| CliError::internal(&format!("cannot write manual pages into {dir}"), error);
+                std::fs::create_dir_all(&dir).map_err(wrong)?;
+                clap_mangen::generate_to(Args::command(), &dir).map_err(wrong)?;
+                Ok(0)
             }
         }
     });

@@ -3,6 +3,7 @@
 mod codes;
 mod exec;
 mod init;
+mod manual;
 mod papers;
 mod scene;
 mod schema;
