@@ -125,7 +125,7 @@ fn say(session: &Session, statement: &Statement, key: &SignerKey, path: &str) {
         let line = json!({
             "event": "approved", "plan": plan, "signer": signer, "key": key, "expires": expires, "file": path,
         });
-        out.line(&line.to_string());
+        out.json(&line);
         return;
     }
     out.line(&format!("approved {plan}"));

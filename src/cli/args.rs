@@ -316,6 +316,9 @@ pub(super) struct HostsArgs {
     /// Do not ask (accept)
     #[arg(short, long)]
     pub(super) yes: bool,
+    /// How many hosts are scanned at the same time (accept)
+    #[arg(short, long, default_value_t = 25, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) forks: u16,
 }
 
 /// What `hosts` does beside listing.

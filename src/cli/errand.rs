@@ -98,12 +98,12 @@ fn write(session: &Session, kind: Kind, errand: &Errand, out: &Utf8Path) -> Resu
     let plan = serde_json::to_value(errand).map_err(|error| CliError::internal("cannot write the plan", error))?;
     let sealed = Sealed::new(kind, plan);
     sealed.write(out).map_err(|error| CliError::usage(error.to_string()))?;
-    let line = match session.global.output {
+    let mut said = session.out();
+    match session.global.output {
         super::args::Output::Jsonl => {
-            serde_json::json!({ "event": "plan-written", "path": out, "digest": sealed.digest() }).to_string()
+            said.json(&serde_json::json!({ "event": "plan-written", "path": out, "digest": sealed.digest() }));
         }
-        _ => format!("plan: {out} ({})", sealed.digest()),
-    };
-    session.out().line(&line);
+        _ => said.line(&format!("plan: {out} ({})", sealed.digest())),
+    }
     Ok(())
 }

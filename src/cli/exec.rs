@@ -166,7 +166,7 @@ pub(super) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, CliEr
     let mut all = Vec::new();
     while let Some(done) = coming.recv().await {
         if is_json {
-            out.line(&done.object(args.timeout).to_string());
+            out.json(&done.object(args.timeout));
         } else {
             done.lines(args.timeout).iter().for_each(|line| out.line(line));
         }
@@ -186,7 +186,7 @@ pub(super) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, CliEr
     if is_json {
         let counts: serde_json::Map<String, Value> =
             counts.iter().map(|(status, count)| (status.to_string(), (*count).into())).collect();
-        out.line(&json!({ "event": "exec-finished", "status": word, "exit_code": code, "hosts": counts }).to_string());
+        out.json(&json!({ "event": "exec-finished", "status": word, "exit_code": code, "hosts": counts }));
     } else {
         out.line("");
         out.line("recap");

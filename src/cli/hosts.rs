@@ -1,25 +1,24 @@
-//! `keyswap hosts`, `keyswap hosts accept`, `keyswap ping`: the inventory against the world.
+//! `keyswap hosts`, `keyswap ping`: the inventory against the world.
 
 use std::sync::Arc;
 
-use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::accept::accept;
 use super::args::{HostsArgs, HostsVerb, Output, PingArgs};
 use super::inventory::{extra_vars, joined, select};
 use super::session::Session;
 use super::{CliError, error};
 use crate::load;
-use crate::model::{Become, Connection, Host, Vars};
-use crate::remote::ssh::known_hosts::{Endpoint, HostKey, learn};
+use crate::model::{Become, Host, Vars};
 use crate::remote::{Answer, Connect, HostFacts, Op, SshConnect};
 
 pub(super) async fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, CliError> {
     let hosts = select(session, &args.select, None)?;
     if args.verb == Some(HostsVerb::Accept) {
-        return accept(session, args, &hosts).await;
+        return accept(session, args, hosts).await;
     }
     let extra = extra_vars(session, &args.select.extra_vars)?;
     let mut out = session.out();
@@ -84,72 +83,6 @@ fn object(host: &Host, extra: &Vars) -> Value {
         "event": "host", "host": host.name, "address": to.address, "port": to.port, "user": to.user,
         "become": word(to.become_method), "jump": to.jump.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(),
         "state_dir": to.state_dir, "vars": vars, "errors": errors,
-    })
-}
-
-/// A host key that is not known yet.
-struct Offer {
-    name: String,
-    connection: Connection,
-    key: HostKey,
-}
-
-/// Scans the selected hosts; a key that is unknown is shown, asked about and written down. A changed or revoked key is
-/// never accepted here: its old line must be taken out by hand.
-async fn accept(session: &Session, args: &HostsArgs, hosts: &[Host]) -> Result<u8, CliError> {
-    let mut out = session.out();
-    let (mut offers, mut unreachable, mut refused) = (Vec::new(), false, false);
-    let dialer = session.dialer();
-    for host in hosts {
-        match dialer.connect(&host.connection).await {
-            Ok(link) => {
-                out.line(&format!("{}: its key is known", host.name));
-                link.close().await;
-            }
-            Err(error) if error.is_unknown_host_key() => {
-                if let Some(key) = error.offered_host_key() {
-                    // A hop's key is accepted under the hop's own address.
-                    let hop = host.connection.jump.iter().find(|hop| Some(&hop.name) == error.hop.as_ref());
-                    let connection = hop.map_or(&host.connection, |hop| &hop.connection).clone();
-                    out.line(&format!(
-                        "{}: {}:{} presents {} {}",
-                        host.name,
-                        connection.address,
-                        connection.port,
-                        key.kind(),
-                        key.fingerprint()
-                    ));
-                    offers.push(Offer { name: host.name.to_string(), connection, key: key.clone() });
-                }
-            }
-            Err(error) if error.is_unreachable() => {
-                unreachable = true;
-                out.line(&format!("{}: {}", host.name, crate::model::chain(&error)));
-            }
-            // The key is known, and what failed comes after it.
-            Err(error) if !error.is_host_key() => out.line(&format!("{}: its key is known", host.name)),
-            Err(error) => {
-                refused = true;
-                let hint = error.hint(&joined(&args.select.inventory), host.name.as_str());
-                out.line(&format!("{}: {}; {hint}", host.name, crate::model::chain(&error)));
-            }
-        }
-    }
-    if !offers.is_empty() && !args.yes {
-        session.terminal().confirm("Are these the hosts' own keys?")?;
-    }
-    for offer in &offers {
-        let usual = || session.home().join(".ssh/known_hosts");
-        let file: Utf8PathBuf = offer.connection.known_hosts.first().cloned().unwrap_or_else(usual);
-        let endpoint = Endpoint::of(&offer.connection);
-        learn(&file, &endpoint, &offer.key)
-            .map_err(|error| CliError::internal(&format!("cannot write {file}"), error))?;
-        out.line(&format!("{}: added to {file}", offer.name));
-    }
-    Ok(match (refused, unreachable) {
-        (true, _) => 2,
-        (false, true) => 4,
-        (false, false) => 0,
     })
 }
 

@@ -87,7 +87,7 @@ impl Say<'_> {
             for change in changes {
                 let line =
                     json!({"event": "identity-change", "identity": self.spec.name, "change": change.to_string()});
-                out.line(&line.to_string());
+                out.json(&line);
             }
             return;
         }
@@ -105,7 +105,7 @@ impl Say<'_> {
                 "event": "identity-finished", "identity": self.spec.name, "status": status, "detail": detail,
                 "exit_code": code,
             });
-            out.line(&line.to_string());
+            out.json(&line);
             return;
         }
         out.line(&format!("identity `{}`: {detail}", self.spec.name));

@@ -40,7 +40,7 @@ pub(super) fn init(session: &Session, args: &InitArgs) -> Result<u8, CliError> {
     let mut say = |path: &Utf8Path, written: bool| {
         let word = if written { "written" } else { "kept" };
         if session.global.output == Output::Jsonl {
-            out.line(&json!({ "event": "file", "status": word, "path": path }).to_string());
+            out.json(&json!({ "event": "file", "status": word, "path": path }));
         } else {
             out.line(&format!("{word}: {path}{}", if written { "" } else { " (it was there already)" }));
         }

@@ -113,8 +113,18 @@ pub(super) fn select(session: &Session, select: &Select, reach: Option<&Reach>) 
     Ok(hosts.map(|host| reach.map_or_else(|| host.clone(), |reach| reached(host, reach))).collect())
 }
 
+/// The inventory's files as they stand in a command line, after the first `-i`.
 pub(super) fn joined(paths: &[Utf8PathBuf]) -> String {
-    paths.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(" -i ")
+    paths.iter().map(|path| word(path.as_str())).collect::<Vec<_>>().join(" -i ")
+}
+
+/// One word of a command line that an operator may paste.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "@%+=:,./-_".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 fn merge(all: &mut Option<Diagnostics>, found: Diagnostics) {

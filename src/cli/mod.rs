@@ -1,5 +1,6 @@
 //! Arguments, commands, exit codes: the only room that knows the terminal, the environment and the process.
 
+mod accept;
 mod approve;
 mod args;
 mod ask;

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::CliError;
 use crate::remote::ssh::AskPassphrase;
-use crate::report::{Hold, Screen};
+use crate::report::{Hold, Screen, sanitize};
 use crate::secret::{Prompt, PromptError};
 
 /// The terminal that keyswap was started on. While it is asked on, nothing else is drawn there.
@@ -32,7 +32,8 @@ impl Terminal {
         if !Self::is_there() {
             return Err(CliError::usage(format!("{question} needs a terminal to ask on, or --yes")));
         }
-        let _held = self.put(question).map_err(|error| CliError::internal("cannot ask", error))?;
+        let question = sanitize::line(question, usize::MAX);
+        let _held = self.put(&question).map_err(|error| CliError::internal("cannot ask", error))?;
         match Self::yes().map_err(|error| CliError::internal("cannot read the answer", error))? {
             true => Ok(()),
             false => Err(CliError::Declined),
@@ -73,7 +74,7 @@ impl Terminal {
         }
         // Before the question is there to be answered: what is pasted at once must not be shown either.
         let _quiet = Quiet::new().map_err(PromptError::Io)?;
-        let question = format!("{question}: ");
+        let question = format!("{}: ", sanitize::line(question.trim_end_matches([':', ' ']), usize::MAX));
         let _held = self.0.ask(&question);
         write(&question).map_err(PromptError::Io)?;
         match rpassword::read_password() {

@@ -20,8 +20,8 @@ use crate::event::{EventKind, Sink};
 use crate::journal::{Operator, RunPhase, RunState, Store};
 use crate::load::Context;
 use crate::model::{RunId, RunStatus};
-use crate::remote::ssh::{Dialer, DialerConfig, Keepalive, Signers};
-use crate::remote::{Connect, SshConnect};
+use crate::remote::ssh::{Dialer, DialerConfig, GLOBAL_KNOWN_HOSTS, Keepalive, Signers};
+use crate::remote::{Connect, SshConnect, Trials};
 use crate::report::{Human, Jsonl, Look, Plain, Printer, Reporter, Screen};
 use crate::secret::{Environment, Redactor, Sources};
 
@@ -35,6 +35,8 @@ pub(super) struct Session {
     /// How many of the events of the report under way were told.
     told: Arc<AtomicU64>,
     passwords: Arc<FromSources>,
+    /// What is known of passwords that hosts have taken or refused.
+    trials: Arc<Trials>,
     /// What `-K` asked for.
     become_password: Arc<OnceLock<SecretString>>,
     #[cfg(debug_assertions)]
@@ -56,6 +58,7 @@ impl Session {
             screen,
             told: Arc::default(),
             passwords: FromSources::new(&sources, &redactor),
+            trials: Arc::default(),
             become_password: Arc::default(),
             redactor,
             sources,
@@ -73,6 +76,7 @@ impl Session {
             screen: self.screen.clone(),
             told: Arc::clone(&self.told),
             passwords: Arc::clone(&self.passwords),
+            trials: Arc::clone(&self.trials),
             become_password: Arc::clone(&self.become_password),
             #[cfg(debug_assertions)]
             pause: self.pause.clone(),
@@ -157,9 +161,11 @@ impl Session {
     pub(super) fn dialer(&self) -> Arc<Dialer> {
         Arc::new(Dialer::new(DialerConfig {
             home: self.home(),
+            global_known_hosts: GLOBAL_KNOWN_HOSTS.map(Utf8PathBuf::from).to_vec(),
             agent_socket: self.var("SSH_AUTH_SOCK").map(Utf8PathBuf::from),
             passphrase: Arc::new(self.terminal()),
             passwords: self.passwords.clone(),
+            trials: Arc::clone(&self.trials),
             keepalive: Keepalive::default(),
         }))
     }
@@ -207,8 +213,9 @@ impl Session {
     /// Writes a whole text to standard output.
     pub(super) fn write(&self, text: &[u8]) -> Result<u8, CliError> {
         let mut out = self.out();
+        // Our own text, whose blanks and tabs count.
         for line in String::from_utf8_lossy(text).lines() {
-            out.line(line);
+            out.styled(line);
         }
         out.finish().map_err(|error| CliError::internal("cannot write", error))?;
         Ok(0)
@@ -280,7 +287,7 @@ impl Session {
         let mut err = Printer::new(std::io::stderr(), &self.redactor);
         if let CliError::Files(diagnostics) = error {
             for line in diagnostics.render(self.colour(std::io::stderr().is_terminal())).lines() {
-                err.line(line);
+                err.styled(line);
             }
             return;
         }

@@ -227,6 +227,16 @@ pub(super) fn user(text: &str) -> Result<String, Problem> {
     plain(text, "user or group", "._-@$", 64)
 }
 
+/// One of the names that are known.
+pub(super) fn known_name(text: &str, known: &[&str]) -> Result<String, Problem> {
+    if known.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let near = did_you_mean(text, known.iter().copied());
+    Err(Problem::new(format!("{} cannot be used here{near}", quoted(text)))
+        .help(format!("what can be: {}", known.join(", "))))
+}
+
 /// A public host key: a type and a base64 blob, maybe a comment.
 pub(super) fn host_key(text: &str) -> Result<String, Problem> {
     let mut words = text.split_ascii_whitespace();

@@ -13,7 +13,8 @@ use super::file::{Sink, local_path};
 use super::reader::{Fill, Reader};
 use super::template::{self, Mode, Scope, Var};
 use super::{Context, shared, vars};
-use crate::model::{Become, Connection, HostName, RemotePath, SecretSource, Vars};
+use crate::model::algorithms::{CIPHERS, HOST_KEY_ALGORITHMS, KEX, MACS};
+use crate::model::{Algorithms, Become, Connection, HostName, RemotePath, SecretSource, Vars};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -40,6 +41,10 @@ pub(super) struct HostKeys {
     known_hosts: Option<At<Vec<Written>>>,
     host_key: Option<Vec<String>>,
     host_key_alias: Option<At<String>>,
+    kex: Option<Vec<String>>,
+    ciphers: Option<Vec<String>>,
+    macs: Option<Vec<String>>,
+    host_key_algorithms: Option<Vec<String>>,
     become_method: Option<Become>,
     password: Option<SecretSource>,
     become_password: Option<SecretSource>,
@@ -74,6 +79,8 @@ impl HostKeys {
                 source => Some(source),
             }
         };
+        let algorithms =
+            |key: &'static str, known: &[&str]| reader.list(key, |text| check::known_name(text, known)).value();
         let jump = reader.list("jump", |text| match text.trim() {
             "" => Err(Problem::new("a hop has a name").help("`jump = []` for none")),
             hop => Ok(hop.to_owned()),
@@ -89,6 +96,10 @@ impl HostKeys {
             known_hosts: written("known_hosts"),
             host_key: reader.list("host_key", check::host_key).value(),
             host_key_alias: text("host_key_alias", &|text| check::address(text).map(drop)),
+            kex: algorithms("kex", KEX),
+            ciphers: algorithms("ciphers", CIPHERS),
+            macs: algorithms("macs", MACS),
+            host_key_algorithms: algorithms("host_key_algorithms", HOST_KEY_ALGORITHMS),
             become_method: reader
                 .word("become", &[("none", Become::None), ("sudo", Become::Sudo), ("doas", Become::Doas)])
                 .value(),
@@ -115,6 +126,10 @@ impl HostKeys {
         lay(&mut self.known_hosts, &over.known_hosts);
         lay(&mut self.host_key, &over.host_key);
         lay(&mut self.host_key_alias, &over.host_key_alias);
+        lay(&mut self.kex, &over.kex);
+        lay(&mut self.ciphers, &over.ciphers);
+        lay(&mut self.macs, &over.macs);
+        lay(&mut self.host_key_algorithms, &over.host_key_algorithms);
         lay(&mut self.become_method, &over.become_method);
         lay(&mut self.password, &over.password);
         lay(&mut self.become_password, &over.become_password);
@@ -170,6 +185,12 @@ impl HostKeys {
             known_hosts: known_hosts?,
             host_keys: self.host_key.clone().unwrap_or_default(),
             host_key_alias: alias?,
+            algorithms: Algorithms {
+                kex: self.kex.clone().unwrap_or_default(),
+                ciphers: self.ciphers.clone().unwrap_or_default(),
+                macs: self.macs.clone().unwrap_or_default(),
+                host_key_algorithms: self.host_key_algorithms.clone().unwrap_or_default(),
+            },
             password: self.password.clone(),
             become_method: self.become_method.unwrap_or_default(),
             become_password: self.become_password.clone(),

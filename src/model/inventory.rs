@@ -59,7 +59,7 @@ pub struct Connection {
     /// Private key files to try, in order. Empty: the agent, then the usual names under `~/.ssh`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity_files: Vec<Utf8PathBuf>,
-    /// `known_hosts` files, user's first. Empty: `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.
+    /// The operator's `known_hosts` files. Empty: `~/.ssh/known_hosts`. The machine's own are read beside them, always.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_hosts: Vec<Utf8PathBuf>,
     /// Pinned host keys (`ssh-ed25519 AAAA…`); when there are any, only these are accepted.
@@ -68,6 +68,10 @@ pub struct Connection {
     /// The name under which the host's key is looked up, and which its certificate must be made for, if not the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key_alias: Option<String>,
+    /// Key exchanges, ciphers, MACs and host key signatures, in order, where not the usual ones are offered: names of
+    /// [`algorithms`](super::algorithms).
+    #[serde(default, skip_serializing_if = "Algorithms::is_usual")]
+    pub algorithms: Algorithms,
     /// Where the login's password comes from, for hosts that take no key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretSource>,
@@ -98,12 +102,38 @@ impl Connection {
             known_hosts: Vec::new(),
             host_keys: Vec::new(),
             host_key_alias: None,
+            algorithms: Algorithms::default(),
             password: None,
             become_method: Become::None,
             become_password: None,
             connect_timeout_ms: 10_000,
             state_dir: None,
         }
+    }
+}
+
+/// The algorithms that are offered to a host, each list in order; an empty one: the usual.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Algorithms {
+    /// Key exchanges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kex: Vec<String>,
+    /// Ciphers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ciphers: Vec<String>,
+    /// Message authentication codes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<String>,
+    /// Host key signatures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_key_algorithms: Vec<String>,
+}
+
+impl Algorithms {
+    /// None is named.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
     }
 }
 

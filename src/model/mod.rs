@@ -1,5 +1,6 @@
 //! Plain data: names, ids, the inventory, the playbook, fingerprints, outcomes, an error's text. No I/O happens here.
 
+pub mod algorithms;
 mod approval;
 mod chain;
 mod fingerprint;
@@ -16,7 +17,8 @@ pub use chain::chain;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use identity::{Access, IdentityScope, IdentitySpec};
 pub use inventory::{
-    ApprovalPolicy, Become, Connection, Group, Host, Inventory, Jump, KnownCredential, Service, Services, Vars,
+    Algorithms, ApprovalPolicy, Become, Connection, Group, Host, Inventory, Jump, KnownCredential, Service, Services,
+    Vars,
 };
 pub use name::{BadName, HostName, RunId};
 pub use outcome::{CredentialState, HostResult, HostStatus, RunStatus, StepStatus};

@@ -8,7 +8,9 @@ use secrecy::SecretString;
 
 use super::shell::{Boot, RECORDS, Refusal, ShellError, ShellHost, refusal};
 use super::ssh::{Class, ConnectError, Dialer, Link};
-use super::{Answer, CallError, Connect, Host, NoPasswords, Op, Passwords, Unreachable, UnreachableKind, Way};
+use super::{
+    Answer, CallError, Connect, Host, NoPasswords, Op, Opens, Passwords, Trial, Unreachable, UnreachableKind, Way,
+};
 use crate::model;
 
 /// The limit for escalation and for the library's way over.
@@ -42,7 +44,9 @@ impl SshConnect {
         let connection = &host.connection;
         // Before the host is dialled: somebody may have to be asked, or a program to be run.
         let boot = match self.become_password(host).await? {
-            Some(password) => Boot::with_password(connection.become_method, password),
+            Some((password, trial)) => {
+                Boot::with_password(connection.become_method, password, trial, host.name.as_str())
+            }
             None => Boot::new(connection.become_method),
         };
         let link = self.dialer.connect(connection).await.map_err(|error| self.refused(host, &error))?;
@@ -54,11 +58,12 @@ impl SshConnect {
         }
     }
 
-    async fn become_password(&self, host: &model::Host) -> Result<Option<SecretString>, Unreachable> {
+    async fn become_password(&self, host: &model::Host) -> Result<Option<(SecretString, Arc<Trial>)>, Unreachable> {
         let connection = &host.connection;
+        let trial = |source| self.dialer.trials().of(Opens::Root, &connection.user, source);
         match (&self.become_password, &connection.become_password) {
             _ if connection.become_method != model::Become::Sudo => Ok(None),
-            (Some(asked), _) => Ok(Some(asked.clone())),
+            (Some(asked), _) => Ok(Some((asked.clone(), trial(None)))),
             (None, None) => Ok(None),
             (None, Some(source)) => {
                 let read = self.passwords.read("sudo's password", source).await;
@@ -67,7 +72,7 @@ impl SshConnect {
                     message: format!("sudo's password cannot be had: {reason}"),
                     hint: Some("check the source that `become_password` names, or use -K".to_owned()),
                 };
-                read.map(Some).map_err(unreachable)
+                read.map(|password| Some((password, trial(Some(source))))).map_err(unreachable)
             }
         }
     }
@@ -96,6 +101,10 @@ fn not_started(error: &ShellError, connection: &model::Connection) -> Unreachabl
         ShellError::WrongPassword => (
             UnreachableKind::Escalation,
             Some("it was given once, and no second time: accounts are locked after a few".to_owned()),
+        ),
+        ShellError::KeptBack(_) => (
+            UnreachableKind::Escalation,
+            Some("when it is right there, work on these hosts alone (--limit)".to_owned()),
         ),
         ShellError::Question(_) => (
             UnreachableKind::Escalation,

@@ -12,6 +12,7 @@ mod relay;
 pub mod shell;
 pub mod ssh;
 mod survey;
+mod trial;
 mod undo;
 
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub use password::{NoPasswords, Passwords};
 pub use pipe::{Exit, Lost, Pipe};
 pub use relay::Relay;
 pub use survey::{Copy, KnownPlace, KnownWhat, Seen, SeenEnv, SeenFile, SeenService, SeenState, Survey};
+pub use trial::{KeptBack, Trials};
+pub(crate) use trial::{Leave, Opens, Trial};
 pub use undo::{FileBefore, UndoRecord, in_undo_order};
 
 /// A target that is logged in to.

@@ -1,11 +1,10 @@
 //! One JSON object a line, for programs.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use super::{Printer, Reporter, sanitize};
+use super::{Printer, Reporter};
 use crate::event::{Event, EventKind};
 use crate::model::{CredentialState, Fingerprint, HostResult};
 
@@ -27,27 +26,11 @@ impl<W: Write> Jsonl<W> {
 
 impl<W: Write + Send> Reporter for Jsonl<W> {
     fn event(&mut self, event: &Event) {
-        let mut object = object(event);
-        clean(&mut object);
-        self.printer.line(&object.to_string());
+        self.printer.json(&object(event));
     }
 
     fn finish(&mut self) -> io::Result<()> {
         self.printer.finish()
-    }
-}
-
-/// JSON leaves some of what steers a terminal as it is.
-fn clean(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Cow::Owned(cleaned) = sanitize::line(text, usize::MAX) {
-                *text = cleaned;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(clean),
-        Value::Object(fields) => fields.values_mut().for_each(clean),
-        _ => {}
     }
 }
 

@@ -1,7 +1,10 @@
-//! The way out: every line passes the redactor.
+//! The way out: every line is cleaned for terminals and passes the redactor.
 
 use std::io::{self, Write};
 
+use serde_json::Value;
+
+use super::sanitize;
 use crate::secret::{RedactingWriter, Redactor};
 
 /// Writes lines through the redactor and keeps the first fault.
@@ -24,8 +27,20 @@ impl<W: Write> Printer<W> {
         &self.redactor
     }
 
-    /// Writes one line and its end, at once.
+    /// Writes one line and its end, at once. Whatever would steer a terminal is taken out, wherever it came from.
     pub fn line(&mut self, text: &str) {
+        self.styled(&sanitize::line(text, usize::MAX));
+    }
+
+    /// Writes one JSON value as a line; what would steer a terminal is taken out of its texts.
+    pub fn json(&mut self, value: &Value) {
+        let mut value = value.clone();
+        sanitize::json(&mut value);
+        self.styled(&value.to_string());
+    }
+
+    /// Writes one line as it is: for control codes of our own around pieces that were cleaned one by one.
+    pub fn styled(&mut self, text: &str) {
         if self.fault.is_some() {
             return;
         }

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 /// The most characters of one field of a line.
 pub const FIELD: usize = 400;
 
@@ -58,6 +60,27 @@ pub fn tail(text: &str, max_lines: usize, max: usize) -> Vec<String> {
 #[must_use]
 pub fn bytes(bytes: &[u8], max: usize) -> String {
     line(&String::from_utf8_lossy(bytes), max).into_owned()
+}
+
+/// The texts of a JSON value, names of fields included, cleaned like [`line`]: JSON itself leaves some of what steers a
+/// terminal as it is.
+pub fn json(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(cleaned) = line(text, usize::MAX) {
+                *text = cleaned;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(json),
+        Value::Object(fields) => {
+            if fields.keys().any(|key| matches!(line(key, usize::MAX), Cow::Owned(_))) {
+                let old = std::mem::take(fields);
+                fields.extend(old.into_iter().map(|(key, value)| (line(&key, usize::MAX).into_owned(), value)));
+            }
+            fields.values_mut().for_each(json);
+        }
+        _ => {}
+    }
 }
 
 /// Hands every character that may be seen (and line ends and tabs) to `take`, until it says no.

@@ -228,13 +228,13 @@ fn tell(session: &Session, looked: &[(HostName, Audited)]) -> u8 {
     let mut out = session.out();
     if session.global.output == Output::Jsonl {
         for (host, audited) in looked {
-            out.line(&say::object(host, audited).to_string());
+            out.json(&say::object(host, audited));
         }
         // The worst of them, in the order of the exit codes.
         let words = ["failed", "unreachable", "drift", "unknown"];
         let is = |word: &&&str| looked.iter().any(|(_, audited)| audited.status() == **word);
         let status = words.iter().find(is).unwrap_or(&"ok");
-        out.line(&json!({ "event": "audit-finished", "status": status, "exit_code": code }).to_string());
+        out.json(&json!({ "event": "audit-finished", "status": status, "exit_code": code }));
     } else {
         for line in say::table(looked) {
             out.line(&line);

@@ -20,22 +20,25 @@ impl Say<'_> {
 
     pub(super) fn copy(&self, host: &HostName, copy: &Copy) {
         let fingerprint = copy.fingerprint.as_ref().map(Fingerprint::short);
-        let line = if self.is_json() {
-            json!({
+        let mut out = self.session.out();
+        if self.is_json() {
+            out.json(&json!({
                 "event": "retire-copy", "run": self.run, "host": host, "kind": copy.kind, "at": copy.at,
                 "fingerprint": fingerprint,
-            })
-            .to_string()
+            }));
         } else {
             let kind = if copy.kind == "superseded" { "file that the pointer used to name" } else { &copy.kind };
-            format!("  {host}: {kind} ({}): {}", fingerprint.unwrap_or_default(), copy.at)
-        };
-        self.session.out().line(&line);
+            out.line(&format!("  {host}: {kind} ({}): {}", fingerprint.unwrap_or_default(), copy.at));
+        }
     }
 
     pub(super) fn line(&self, text: &str) {
-        let json = json!({ "event": "retire-note", "run": self.run, "message": text }).to_string();
-        self.session.out().line(if self.is_json() { &json } else { text });
+        let mut out = self.session.out();
+        if self.is_json() {
+            out.json(&json!({ "event": "retire-note", "run": self.run, "message": text }));
+        } else {
+            out.line(text);
+        }
     }
 
     pub(super) fn refused(&self, reasons: &[String], code: u8) -> u8 {
@@ -64,7 +67,7 @@ impl Say<'_> {
             let end = json!({
                 "event": "retire-finished", "run": self.run, "status": status, "detail": detail, "exit_code": code,
             });
-            out.line(&end.to_string());
+            out.json(&end);
         } else {
             detail.lines().for_each(|line| out.line(&format!("  {line}")));
         }

@@ -55,6 +55,12 @@ pub(super) fn texts(says: &str) -> Value {
     json!({ "description": says, "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
 }
 
+/// One or several of a few words.
+pub(super) fn some_of(says: &str, words: &[&str]) -> Value {
+    let one = json!({ "type": "string", "enum": words });
+    json!({ "description": says, "anyOf": [one, { "type": "array", "items": one }] })
+}
+
 /// Several texts, at least one.
 pub(super) fn words(says: &str) -> Value {
     json!({ "description": says, "type": "array", "items": { "type": "string" }, "minItems": 1 })

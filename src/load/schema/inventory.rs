@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::build::{Keys, approval, flag, named, number, shaped, source, table, text, texts, time, vars, word};
+use super::build::{
+    Keys, approval, flag, named, number, shaped, some_of, source, table, text, texts, time, vars, word,
+};
+use crate::model::algorithms;
 
 pub(super) fn body() -> Value {
     let group = {
@@ -41,6 +44,10 @@ fn host_keys() -> Keys {
         ("known_hosts", texts(&format!("Files with known host keys, {local}"))),
         ("host_key", texts("Pins the host's key: only these are accepted, such as ssh-ed25519 AAAA…")),
         ("host_key_alias", text("Look the host's key or certificate up under this name")),
+        ("kex", some_of("Key exchanges to offer, in order", algorithms::KEX)),
+        ("ciphers", some_of("Ciphers to offer, in order", algorithms::CIPHERS)),
+        ("macs", some_of("Message authentication codes to offer, in order", algorithms::MACS)),
+        ("host_key_algorithms", some_of("Host key signatures to accept, in order", algorithms::HOST_KEY_ALGORITHMS)),
         ("become", word("How one becomes root there", &["none", "sudo", "doas"])),
         ("password", source("The login's password", false)),
         ("become_password", source("The password that sudo wants", false)),

@@ -4,18 +4,19 @@
 //! once to each: the prompt is a random word that we chose, so neither a lecture nor a banner nor another program's question
 //! gets it, and a host that asks a second time has refused it. Nothing else is sent before the shell has said that it is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use super::frame::MAX_NOISE;
 use super::{BOOT, ShellError, quote};
 use crate::model::Become;
 use crate::remote::ssh::last_words;
-use crate::remote::{Exit, Pipe};
+use crate::remote::{Exit, Leave, Lost, Pipe, Trial};
 
 /// How often standard error is looked at while a question may come; a piece of standard output is seen at once.
 const LOOK: Duration = Duration::from_millis(10);
@@ -34,6 +35,8 @@ pub struct Boot {
 /// The password, and the words by which its question and the shell's beginning are known.
 struct Admission {
     password: SecretString,
+    /// What other hosts made of the password, and what this one is called.
+    trial: (Arc<Trial>, String),
     question: String,
     admitted: String,
 }
@@ -56,14 +59,14 @@ impl Boot {
 
     /// The remote command for sudo with a password. Others than sudo ask a terminal, and there is none.
     #[must_use]
-    pub fn with_password(become_method: Become, password: SecretString) -> Self {
+    pub(crate) fn with_password(become_method: Become, password: SecretString, trial: Arc<Trial>, host: &str) -> Self {
         if become_method != Become::Sudo {
             return Self::new(become_method);
         }
         let word = || uuid::Uuid::new_v4().simple().to_string();
         let (question, admitted) = (word(), word());
         let command = sudo(&format!("sudo -S -p {question}"), &format!("echo {admitted}; {BOOT}"));
-        Self { command, password: Some(Admission { password, question, admitted }) }
+        Self { command, password: Some(Admission { password, trial: (trial, host.to_owned()), question, admitted }) }
     }
 
     /// The command line.
@@ -72,10 +75,11 @@ impl Boot {
         &self.command
     }
 
-    /// Gets past the questions, if there may be any; returns what came after the shell's first word.
-    pub(super) async fn admit(self, pipe: &mut dyn Pipe, deadline: Instant) -> Result<BytesMut, ShellError> {
+    /// Gets past the questions, if there may be any; returns what came after the shell's first word, and the deadline for what
+    /// follows: it is later by the time that another host was waited for.
+    pub(super) async fn admit(self, pipe: &mut dyn Pipe, deadline: Instant) -> Result<(BytesMut, Instant), ShellError> {
         match self.password {
-            None => Ok(BytesMut::new()),
+            None => Ok((BytesMut::new(), deadline)),
             Some(admission) => admission.pass(pipe, deadline).await,
         }
     }
@@ -96,8 +100,9 @@ fn sudo(call: &str, script: &str) -> String {
 }
 
 impl Admission {
-    async fn pass(self, pipe: &mut dyn Pipe, deadline: Instant) -> Result<BytesMut, ShellError> {
+    async fn pass(self, pipe: &mut dyn Pipe, mut deadline: Instant) -> Result<(BytesMut, Instant), ShellError> {
         let began = Instant::now();
+        let mut leave: Option<Leave> = None;
         let mut said = BytesMut::new();
         let mut answered = false;
         // What standard error held when it last changed, and when that was.
@@ -105,7 +110,8 @@ impl Admission {
         loop {
             if let Some(at) = find(&said, self.admitted.as_bytes()) {
                 let rest = said.split_off(at + self.admitted.len());
-                return Ok(rest);
+                leave.into_iter().for_each(Leave::taken);
+                return Ok((rest, deadline));
             }
             if said.len() > MAX_NOISE {
                 return Err(ShellError::Protocol("too much noise before the hello"));
@@ -117,7 +123,13 @@ impl Admission {
             if let Ok(piece) = timeout(LOOK, pipe.recv()).await {
                 match piece? {
                     Some(piece) => said.extend_from_slice(&piece),
-                    None => return Err(self.refused(pipe)),
+                    None => {
+                        let why = self.refused(pipe);
+                        if why == ShellError::WrongPassword {
+                            leave.into_iter().for_each(Leave::refused);
+                        }
+                        return Err(why);
+                    }
                 }
                 continue;
             }
@@ -126,14 +138,22 @@ impl Admission {
                 0 => {}
                 1 if !answered => {
                     answered = true;
+                    // sudo waits at its question; the time is not this host's.
+                    let asked = Instant::now();
+                    leave = Some(self.trial.0.leave(&self.trial.1).await?);
+                    deadline += asked.elapsed();
                     let mut line = Zeroizing::new(Vec::with_capacity(self.password.expose_secret().len() + 1));
                     line.extend_from_slice(self.password.expose_secret().as_bytes());
                     line.push(b'\n');
-                    pipe.send(Bytes::from_owner(line)).await?;
+                    let sent = timeout_at(deadline, pipe.send(Bytes::from_owner(line))).await;
+                    sent.unwrap_or_else(|_| Err(Lost { reason: "the password was not read".to_owned() }))?;
                     since = Instant::now();
                 }
                 1 => {}
-                _ => return Err(ShellError::WrongPassword),
+                _ => {
+                    leave.into_iter().for_each(Leave::refused);
+                    return Err(ShellError::WrongPassword);
+                }
             }
             if errors != seen {
                 (seen, since) = (errors, Instant::now());
@@ -145,10 +165,11 @@ impl Admission {
         }
     }
 
-    /// A last line of standard error that waits for an answer and is not our question.
+    /// A last line of standard error that waits for an answer and is not our question: what came before ours is done with.
     fn foreign_question(&self, errors: &str) -> Option<String> {
-        let last = errors.rsplit('\n').next().unwrap_or_default();
-        (!last.trim().is_empty() && !last.contains(self.question.as_str())).then(|| last.trim().to_owned())
+        let after = errors.rsplit(self.question.as_str()).next().unwrap_or_default();
+        let last = after.rsplit('\n').next().unwrap_or_default().trim();
+        (!last.is_empty()).then(|| last.to_owned())
     }
 
     fn refused(&self, pipe: &dyn Pipe) -> ShellError {
@@ -231,13 +252,31 @@ mod tests {
     }
 
     #[test]
+    fn a_question_after_ours_is_another_s() {
+        let boot = Boot::with_password(Become::Sudo, SecretString::from("x"), Arc::default(), "h1");
+        let Some(admission) = boot.password else { panic!("there is a password") };
+        let ours = &admission.question;
+        for (errors, expected) in [
+            (String::new(), None),
+            (format!("lecture\n{ours}"), None),
+            (format!("{ours}sudo: a note\n"), None),
+            ("One-time code: ".to_owned(), Some("One-time code:")),
+            (format!("{ours}Verification code: "), Some("Verification code:")),
+            (format!("{ours}\nTouch your key"), Some("Touch your key")),
+        ] {
+            assert_eq!(admission.foreign_question(&errors).as_deref(), expected, "{errors}");
+        }
+    }
+
+    #[test]
     fn no_password_stands_in_a_command_or_in_debug_text() {
-        let boot = Boot::with_password(Become::Sudo, SecretString::from("test-token-password"));
+        let with =
+            |method| Boot::with_password(method, SecretString::from("test-token-password"), Arc::default(), "h1");
+        let boot = with(Become::Sudo);
         assert!(!boot.command().contains("test-token"));
         assert!(boot.command().contains("sudo -S -p ") && !boot.command().contains("exec sudo -n"));
         for other in [Become::None, Become::Doas] {
-            let with = Boot::with_password(other, SecretString::from("test-token-password"));
-            assert_eq!(with.command(), Boot::new(other).command());
+            assert_eq!(with(other).command(), Boot::new(other).command());
         }
     }
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Boot, LIBRARY, LIBRARY_SUM};
 use crate::remote::ssh::last_words;
-use crate::remote::{Exit, Lost, Pipe};
+use crate::remote::{Exit, KeptBack, Lost, Pipe};
 
 /// The most that noise before the hello, or one answer, may hold.
 pub(super) const MAX_NOISE: usize = 64 * 1024;
@@ -34,6 +34,9 @@ pub enum ShellError {
         /// The end of what it wrote to standard error.
         stderr: Option<String>,
     },
+    /// The password was refused elsewhere and is not given here.
+    #[error(transparent)]
+    KeptBack(#[from] KeptBack),
     /// The password for escalation was refused.
     #[error("the password was refused")]
     WrongPassword,
@@ -70,11 +73,11 @@ impl Shell {
             LIBRARY.as_str()
         );
         let hello = format!("{} {}\n{library}", shell.nonce, library.len());
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
+        if let Some(boot) = boot {
+            (shell.buffer, deadline) = boot.admit(&mut *shell.pipe, deadline).await?;
+        }
         let started = async {
-            if let Some(boot) = boot {
-                shell.buffer = boot.admit(&mut *shell.pipe, deadline).await?;
-            }
             shell.pipe.send(Bytes::from(hello)).await?;
             let wanted = format!("H {} ", shell.nonce);
             let mut noise = 0;

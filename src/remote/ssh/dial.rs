@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use russh::client::{Config, connect_stream};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::error::{ConnectError, Phase, Problem, clean};
 use super::handler::{Handler, Stop};
 use super::keys::{AskPassphrase, KeyStore};
+use super::limit::Limit;
 use super::link::Link;
 use super::login::Plan;
 use super::session::Session;
 use super::stream::{Carrier, Fate, Stream};
 use super::trust::{Books, Trust};
 use crate::model::{Connection, Jump};
-use crate::remote::Passwords;
+use crate::remote::{Passwords, Trials};
 
 /// sshd drops connections at random once ten are not logged in yet (`MaxStartups 10:30:100`); a bastion sees them all.
 const LOGINS_AT_ONCE: usize = 8;
@@ -29,16 +33,26 @@ const ATTEMPTS: u32 = 4;
 /// The first pause between two tries; each further one is twice as long.
 const BACKOFF: Duration = Duration::from_millis(150);
 
+/// The `known_hosts` files of a machine, the ones that OpenSSH's client reads too.
+pub const GLOBAL_KNOWN_HOSTS: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
+
+/// A host with several addresses is tried at the next one when nothing has come of the last for so long.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
 /// What a dialer needs to know of the operator's side.
 pub struct DialerConfig {
     /// The operator's home directory: for `~/`, the usual key files and `known_hosts`.
     pub home: Utf8PathBuf,
+    /// The `known_hosts` files of the whole machine, which are read for every host: [`GLOBAL_KNOWN_HOSTS`].
+    pub global_known_hosts: Vec<Utf8PathBuf>,
     /// The socket of the operator's SSH agent.
     pub agent_socket: Option<Utf8PathBuf>,
     /// Who is asked for passphrases.
     pub passphrase: Arc<dyn AskPassphrase>,
     /// Where the passwords come from that the inventory names.
     pub passwords: Arc<dyn Passwords>,
+    /// What is known of passwords that hosts have taken or refused; one for the whole process.
+    pub trials: Arc<Trials>,
     /// How a silent death of the link is noticed.
     pub keepalive: Keepalive,
 }
@@ -115,6 +129,22 @@ impl Dialer {
         Ok(Link::new(session.map_err(|p| failed(connection, None, p))?))
     }
 
+    /// What passwords hosts have taken or refused.
+    pub(crate) fn trials(&self) -> &Arc<Trials> {
+        &self.config.trials
+    }
+
+    /// Looks whether a host's key is known, and goes no further: nothing is said there of who asks. Hops on the way are
+    /// logged in to, since there is no other way through them.
+    ///
+    /// # Errors
+    /// The first hop that fails, or why the host's key is not trusted or was not seen.
+    pub async fn scan(&self, connection: &Connection) -> Result<(), ConnectError> {
+        let way = self.way(&connection.jump).await?;
+        let scanned = Box::pin(self.dial(connection, way, None)).await;
+        scanned.map(drop).map_err(|problem| failed(connection, None, problem))
+    }
+
     /// The connection to the last hop; each hop that is open already is used again.
     async fn way(&self, jumps: &[Jump]) -> Result<Option<Arc<Session>>, ConnectError> {
         let mut via = None;
@@ -156,7 +186,18 @@ impl Dialer {
     async fn hop(&self, connection: &Connection, via: Option<Arc<Session>>) -> Result<Session, Problem> {
         let home = &self.config.home;
         let (agent, passwords) = (self.config.agent_socket.as_ref(), &*self.config.passwords);
-        let plan = Plan::make(connection, home, agent, &self.keys, passwords).await;
+        let plan = Plan::make(connection, home, agent, &self.keys, passwords, &self.config.trials).await;
+        let session = self.dial(connection, via, Some(&plan)).await?;
+        session.ok_or(Problem::KeyExchange { reason: "it ended early".to_owned() })
+    }
+
+    /// Reaches a machine and logs in, or, without a plan for that, looks at its key alone and makes nothing.
+    async fn dial(
+        &self,
+        connection: &Connection,
+        via: Option<Arc<Session>>,
+        plan: Option<&Plan>,
+    ) -> Result<Option<Session>, Problem> {
         let turns = self.turns(connection, via.as_deref());
         let limit = Duration::from_millis(connection.connect_timeout_ms);
         // Waiting for a turn is not the host's fault, so only the attempts count against the limit.
@@ -164,14 +205,17 @@ impl Dialer {
         for attempt in 1.. {
             let phase = Mutex::new(Phase::Connecting);
             let turn = turns.acquire().await;
-            let began = Instant::now();
-            let tried = timeout(left, self.attempt(connection, via.clone(), &plan, &phase)).await;
+            let clock = Limit::new(left);
+            let tried = tokio::select! {
+                tried = self.attempt(connection, via.clone(), plan, &phase, &clock) => Some(tried),
+                () = clock.over() => None,
+            };
             drop(turn);
-            left = left.saturating_sub(began.elapsed());
+            left = clock.left();
             let failure = match tried {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(failure)) => failure,
-                Err(_) => {
+                Some(Ok(session)) => return Ok(session),
+                Some(Err(failure)) => failure,
+                None => {
                     let phase = *phase.lock().unwrap_or_else(PoisonError::into_inner);
                     return Err(Problem::TimedOut { phase, after: limit });
                 }
@@ -189,37 +233,40 @@ impl Dialer {
         &self,
         connection: &Connection,
         via: Option<Arc<Session>>,
-        plan: &Plan,
+        plan: Option<&Plan>,
         phase: &Mutex<Phase>,
-    ) -> Result<Session, Failure> {
-        let trust = load_trust(connection, &self.config.home, &self.books).await?;
+        clock: &Limit,
+    ) -> Result<Option<Session>, Failure> {
+        let trust = load_trust(connection, &self.config, &self.books).await?;
         match &via {
             None => {
                 let tcp = connect_tcp(&connection.address, connection.port).await?;
-                Box::pin(self.speak(connection, tcp, trust, via, plan, phase)).await
+                Box::pin(self.speak(connection, tcp, trust, via, plan, phase, clock)).await
             }
             Some(hop) => {
                 let stream = hop.stream_to(&connection.address, connection.port).await?;
-                Box::pin(self.speak(connection, stream, trust, via, plan, phase)).await
+                Box::pin(self.speak(connection, stream, trust, via, plan, phase, clock)).await
             }
         }
     }
 
     /// Key exchange and login over a stream.
+    #[expect(clippy::too_many_arguments, reason = "what an attempt is made of, for each kind of stream")]
     async fn speak<S: Carrier>(
         &self,
         connection: &Connection,
         carrier: S,
         trust: Trust,
         via: Option<Arc<Session>>,
-        plan: &Plan,
+        plan: Option<&Plan>,
         phase: &Mutex<Phase>,
-    ) -> Result<Session, Failure> {
+        clock: &Limit,
+    ) -> Result<Option<Session>, Failure> {
         let now = |new| *phase.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let fate = Fate::default();
         let guard = fate.guard();
         let config = Arc::new(Config {
-            preferred: trust.preferred(),
+            preferred: trust.preferred(connection)?,
             keepalive_interval: Some(self.config.keepalive.interval),
             keepalive_max: self.config.keepalive.max,
             ..Config::default()
@@ -227,7 +274,7 @@ impl Dialer {
         now(Phase::Banner);
         let stream = Stream::new(carrier, &fate);
         let heard = fate.clone();
-        let speaking = connect_stream(config, stream, Handler::new(trust, &fate));
+        let speaking = connect_stream(config, stream, Handler::new(trust, &fate, plan.is_none()));
         tokio::pin!(speaking);
         let connected = tokio::select! {
             biased;
@@ -237,11 +284,16 @@ impl Dialer {
                 speaking.await
             }
         };
-        let mut handle = connected.map_err(|stop| kex_failure(stop, &fate))?;
+        let mut handle = match connected {
+            Err(Stop::Seen) => return Ok(None),
+            connected => connected.map_err(|stop| kex_failure(stop, &fate))?,
+        };
+        let Some(plan) = plan else { return Ok(None) };
         now(Phase::Login);
-        let key = plan.login(&connection.user, &mut handle, &fate).await?;
+        let endpoint = endpoint(connection);
+        let key = plan.login(&connection.user, &endpoint, &mut handle, &fate, clock).await?;
         let limit = Duration::from_millis(connection.connect_timeout_ms);
-        Ok(Session { handle, fate, _guard: guard, via, endpoint: endpoint(connection), key, limit })
+        Ok(Some(Session { handle, fate, _guard: guard, via, endpoint, key, limit }))
     }
 
     fn turns(&self, connection: &Connection, via: Option<&Session>) -> Arc<Semaphore> {
@@ -261,27 +313,59 @@ fn failed(connection: &Connection, hop: Option<&String>, problem: Problem) -> Co
     ConnectError { endpoint: endpoint(connection), hop: hop.cloned(), problem }
 }
 
-async fn load_trust(connection: &Connection, home: &Utf8Path, books: &Arc<Books>) -> Result<Trust, Problem> {
-    let (connection, home, books) = (connection.clone(), home.to_owned(), Arc::clone(books));
-    let loaded = tokio::task::spawn_blocking(move || Trust::load(&connection, &home, &books)).await;
+async fn load_trust(connection: &Connection, config: &DialerConfig, books: &Arc<Books>) -> Result<Trust, Problem> {
+    let (connection, books) = (connection.clone(), Arc::clone(books));
+    let (home, global) = (config.home.clone(), config.global_known_hosts.clone());
+    let loaded = tokio::task::spawn_blocking(move || Trust::load(&connection, &home, &global, &books)).await;
     loaded.unwrap_or_else(|e| Err(Problem::KnownHosts { file: Utf8PathBuf::new(), reason: e.to_string() }))
 }
 
 async fn connect_tcp(address: &str, port: u16) -> Result<TcpStream, Problem> {
     let found = lookup_host((address, port)).await;
     let addresses: Vec<_> = found.map_err(|e| Problem::NameNotResolved { reason: e.to_string() })?.collect();
+    let tcp = connect_any(in_turns(addresses)).await?;
+    // Without it each small write waits for the answer to the one before; a failure costs time only.
+    let _ = tcp.set_nodelay(true);
+    Ok(tcp)
+}
+
+/// The addresses in the resolver's order, but the two families by turns: one of them may be dead as a whole.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (own, other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first);
+    let (mut own, mut other) = (own.into_iter(), other.into_iter());
+    let mut all = Vec::new();
+    loop {
+        let next = [own.next(), other.next()];
+        if next == [None, None] {
+            return all;
+        }
+        all.extend(next.into_iter().flatten());
+    }
+}
+
+/// A connection to the first address that answers. An address that is silent does not keep the next ones waiting.
+async fn connect_any(addresses: Vec<SocketAddr>) -> Result<TcpStream, Problem> {
     let mut last = Problem::NameNotResolved { reason: "it has no address".to_owned() };
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => {
-                // Without it each small write waits for the answer to the one before; a failure costs time only.
-                let _ = tcp.set_nodelay(true);
-                return Ok(tcp);
+    let mut waiting = addresses.into_iter();
+    let mut trying = FuturesUnordered::new();
+    loop {
+        let more = match waiting.next() {
+            Some(address) => {
+                trying.push(TcpStream::connect(address));
+                waiting.len() > 0
             }
-            Err(e) => last = network(&e),
+            None => false,
+        };
+        tokio::select! {
+            Some(tried) = trying.next() => match tried {
+                Ok(tcp) => return Ok(tcp),
+                Err(error) => last = network(&error),
+            },
+            () = sleep(NEXT_ADDRESS), if more => {}
+            else => return Err(last),
         }
     }
-    Err(last)
 }
 
 fn network(e: &io::Error) -> Problem {
@@ -301,6 +385,7 @@ fn kex_failure(stop: Stop, fate: &Fate) -> Failure {
     let (said, is_ssh) = fate.first_words();
     let error = match stop {
         Stop::HostKey(problem) => return Problem::HostKey(problem).into(),
+        Stop::Seen => return Problem::KeyExchange { reason: "it ended early".to_owned() }.into(),
         Stop::Ssh(error) => error,
     };
     // sshd that has enough of unknown visitors hangs up, or says so and hangs up.
@@ -342,6 +427,37 @@ fn pause(attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_keep_the_others_waiting() {
+        // A queue that is full: what comes after it gets no answer.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(0).unwrap();
+        let silent = full.local_addr().unwrap();
+        let mut queue = Vec::new();
+        while let Ok(tcp) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(silent)).await {
+            queue.push(tcp.unwrap());
+            assert!(queue.len() < 16, "the queue does not fill");
+        }
+        let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = alive.local_addr().unwrap();
+        let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        for addresses in [vec![silent, there], vec![closed, there], vec![silent, closed, silent, there], vec![there]] {
+            let connected = tokio::time::timeout(Duration::from_secs(20), connect_any(addresses)).await;
+            assert_eq!(connected.expect("in time").unwrap().peer_addr().unwrap(), there);
+        }
+        assert!(matches!(connect_any(vec![closed, closed]).await, Err(Problem::Refused)));
+        assert!(matches!(connect_any(Vec::new()).await, Err(Problem::NameNotResolved { .. })));
+    }
+
+    #[test]
+    fn address_families_are_tried_by_turns() {
+        let parse = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let sorted = in_turns(parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]));
+        assert_eq!(sorted, parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]));
+        assert!(in_turns(Vec::new()).is_empty());
+    }
 
     #[test]
     fn pauses_grow_and_differ() {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 
 use super::known_hosts::{CertificateFault, HostKey, Place};
+pub(crate) use super::words::{clean, last_words};
+use super::words::{heard, listed, methods, names, seconds, some};
 
 /// A connection that did not come about. Nothing was run on the host.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,12 @@ pub enum Problem {
         what: String,
         /// What the host offers.
         theirs: String,
+    },
+    /// An algorithm that the inventory names cannot be used.
+    #[error("the algorithm `{name}` cannot be used")]
+    UnknownAlgorithm {
+        /// Its name.
+        name: String,
     },
     /// The key exchange broke off.
     #[error("the key exchange failed ({reason})")]
@@ -196,16 +204,22 @@ pub enum KeyFileProblem {
     /// It is not a private key that this program understands.
     #[error("is not a private key that can be used ({0})")]
     Format(String),
-    /// It is only the public half, and the agent does not hold the other.
-    #[error("is a public key, and no agent holds its private half")]
+    /// It is only the public half, or a security key's handle, and the agent does not hold the other.
+    #[error("is a public key or a security key's, and no agent holds its private half")]
     PublicOnly,
+    /// It stands beside a key as a certificate and is none.
+    #[error("is not a certificate that can be read")]
+    NotCertificate,
 }
 
 /// Why a host's key is not trusted. The connection ended before anything was sent that needs trust.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum HostKeyProblem {
     /// No key is recorded for this host.
-    #[error("its host key is not known: {} {}", offered.kind(), offered.fingerprint())]
+    #[error(
+        "its host key is not known: {} {}, and no line for {listed_as} in {}",
+        offered.kind(), offered.fingerprint(), names(files)
+    )]
     Unknown {
         /// The key that the host presents.
         offered: HostKey,
@@ -241,6 +255,8 @@ pub enum HostKeyProblem {
         recorded: HostKey,
         /// Where.
         place: Place,
+        /// The name under which the presented one would be recorded.
+        listed_as: String,
     },
     /// The key is marked as revoked.
     #[error("its host key {} {} is marked as revoked in {place}", offered.kind(), offered.fingerprint())]
@@ -355,6 +371,7 @@ impl ConnectError {
             P::HostKey(_) => Class::HostKey,
             P::LoginRefused { .. } | P::TooManyAttempts { .. } | P::ClosedDuringLogin { .. } => Class::Login,
             P::KnownHosts { .. }
+            | P::UnknownAlgorithm { .. }
             | P::BadPin { .. }
             | P::NoKeys { .. }
             | P::Password { .. }
@@ -399,11 +416,12 @@ impl ConnectError {
         }
     }
 
-    /// What to do about it, for the host that the inventory calls `name` and for an inventory given as `inventory`.
+    /// What to do about it, for the host that the inventory calls `name` and for an inventory given as `inventory`, which is
+    /// quoted for a shell.
     #[must_use]
     pub fn hint(&self, inventory: &str, name: &str) -> String {
-        let name = self.hop.as_deref().unwrap_or(name);
         match &self.problem {
+            // By the host's name also for a hop, which need not stand in the inventory: hops are scanned first.
             Problem::HostKey(problem) => problem.hint(&format!("keyswap hosts accept -i {inventory} --limit {name}")),
             other => other.hint().to_owned(),
         }
@@ -437,11 +455,11 @@ impl HostKeyProblem {
             Self::Changed { place, .. } => format!(
                 "somebody may be in between; if the key was replaced on purpose, {COMPARE}, remove {place}, then `{accept}`"
             ),
-            Self::OtherType { .. } => {
-                format!(
-                    "somebody may be in between; if the host has gained this key on purpose, {COMPARE}, then `{accept}`"
-                )
-            }
+            Self::OtherType { offered, listed_as, place, .. } => format!(
+                "somebody may be in between; if the host was given this key on purpose, {COMPARE}, then add this line to {}: \
+                 {listed_as} {offered}",
+                place.file
+            ),
             Self::Revoked { .. } => "do not connect; the host must get a new key first".to_owned(),
             Self::RevokedAuthority { .. } => {
                 "do not connect; the host must get a certificate of another authority first".to_owned()
@@ -474,7 +492,11 @@ impl Problem {
             Self::Refused => "check that sshd runs there, and `port` in the inventory",
             Self::TimedOut { .. } => "check that the host is up and no firewall drops the packets, or raise the limit",
             Self::NoBanner { .. } => "check `port`, and that sshd is not out of connections (MaxStartups)",
-            Self::NoCommonAlgorithm { .. } => "the host's SSH server is too old or too strict; SHA-1 is not offered",
+            Self::NoCommonAlgorithm { .. } => {
+                "the host's SSH server is too old or too strict; SHA-1 is offered only where the inventory names it (`kex`, \
+                 `ciphers`, `macs`, `host_key_algorithms`)"
+            }
+            Self::UnknownAlgorithm { .. } => "check `kex`, `ciphers`, `macs` and `host_key_algorithms`",
             Self::KeyExchange { .. } => "look into the host's log of sshd",
             Self::HostKey(_) => "check the host's key",
             Self::KnownHosts { .. } => "make the file readable; it may hold a revoked key, so it is not passed over",
@@ -502,64 +524,9 @@ impl Problem {
     }
 }
 
-/// A server's words, fit to be shown: one line, no control characters, not longer than a line.
-pub(crate) fn clean(text: &str) -> String {
-    const MOST: usize = 200;
-    // Besides the control characters proper, those that turn the direction of text around.
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    let words: String = text.chars().map(|c| if hidden(c) { ' ' } else { c }).take(MOST * 2).collect();
-    let mut out = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((at, _)) = out.char_indices().nth(MOST) {
-        out.truncate(at);
-        out.push('…');
-    }
-    out
-}
-
-/// The end of a program's standard error, fit to be shown: its last two lines that say something.
-pub(crate) fn last_words(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    clean(&lines.get(lines.len().saturating_sub(2)..).unwrap_or_default().join("; "))
-}
-
-fn heard(said: Option<&str>) -> String {
-    said.map(|text| format!(", it said: {text}")).unwrap_or_default()
-}
-
-fn listed(before: &str, items: &[String]) -> String {
-    if items.is_empty() { String::new() } else { format!("{before}{}", items.join("; ")) }
-}
-
-fn some(items: &[String]) -> String {
-    if items.is_empty() { "no key".to_owned() } else { items.join(", ") }
-}
-
-fn methods(remaining: &[String], partial: bool) -> String {
-    match (remaining.is_empty(), partial) {
-        (true, _) => String::new(),
-        (false, true) => format!("; a key was accepted, the host also wants {}", remaining.join(" or ")),
-        (false, false) => format!("; the host allows {}", remaining.join(", ")),
-    }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_servers_words_cannot_move_the_cursor_or_fill_the_screen() {
-        assert_eq!(clean("\x1b[2Jgo\r\n\taway\u{202e}\0now "), "[2Jgo away now");
-        let long = clean(&"x".repeat(5000));
-        assert_eq!(long.chars().count(), 201);
-        assert!(long.ends_with('…'));
-    }
 
     #[test]
     fn an_unknown_key_is_told_with_the_command_that_accepts_it() {
@@ -576,10 +543,10 @@ mod tests {
             hop: None,
             problem: Problem::HostKey(Box::new(problem)),
         };
-        insta::assert_snapshot!(error, @"ops@192.0.2.1:22 failed: its host key is not known: ssh-ed25519 SHA256:8hL+WLrCt8C/HBeM+6CaVObfEckz8iXPojalxCi4NCk");
+        insta::assert_snapshot!(error, @"ops@192.0.2.1:22 failed: its host key is not known: ssh-ed25519 SHA256:8hL+WLrCt8C/HBeM+6CaVObfEckz8iXPojalxCi4NCk, and no line for h1 in /home/u/.ssh/known_hosts");
         assert!(error.hint("inv.toml", "h1").ends_with("`keyswap hosts accept -i inv.toml --limit h1`"));
         error.hop = Some("bastion".to_owned());
-        assert!(error.hint("inv.toml", "h1").ends_with("--limit bastion`"));
+        assert!(error.hint("inv.toml", "h1").ends_with("--limit h1`"), "hops are scanned with the host");
         assert!(error.to_string().starts_with("the hop `bastion` (ops@192.0.2.1:22) failed"));
         assert!(error.is_host_key() && !error.is_unreachable() && !error.is_auth());
     }

@@ -14,6 +14,8 @@ use super::trust::Trust;
 pub(super) struct Handler {
     trust: Trust,
     fate: Fate,
+    /// The host's key is all that is wanted.
+    look_only: bool,
 }
 
 /// Why the library gave up.
@@ -21,6 +23,8 @@ pub(super) struct Handler {
 pub(super) enum Stop {
     /// The host key is not trusted.
     HostKey(Box<HostKeyProblem>),
+    /// The host key is trusted, and nothing more was wanted.
+    Seen,
     /// Anything else.
     Ssh(russh::Error),
 }
@@ -35,14 +39,24 @@ impl std::fmt::Display for Stop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::HostKey(problem) => problem.fmt(f),
+            Self::Seen => f.write_str("the host key was seen"),
             Self::Ssh(error) => error.fmt(f),
         }
     }
 }
 
 impl Handler {
-    pub(super) fn new(trust: Trust, fate: &Fate) -> Self {
-        Self { trust, fate: fate.clone() }
+    pub(super) fn new(trust: Trust, fate: &Fate, look_only: bool) -> Self {
+        Self { trust, fate: fate.clone(), look_only }
+    }
+
+    /// What follows from a verdict: whoever only looks ends here.
+    fn follow(&self, verdict: Result<(), Box<HostKeyProblem>>) -> Result<bool, Stop> {
+        match verdict {
+            Ok(()) if self.look_only => Err(Stop::Seen),
+            Ok(()) => Ok(true),
+            Err(problem) => Err(Stop::HostKey(problem)),
+        }
     }
 }
 
@@ -71,11 +85,11 @@ impl russh::client::Handler for Handler {
     async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, Stop> {
         if let Some(certificate) = presented.certificate() {
             let Some(offered) = HostCertificate::read(certificate) else { return Ok(false) };
-            return self.trust.verify_certificate(&offered).map(|()| true).map_err(Stop::HostKey);
+            return self.follow(self.trust.verify_certificate(&offered));
         }
         let blob = presented.public_key().to_bytes().map_err(russh::Error::from)?;
         let Ok(offered) = HostKey::from_blob(blob) else { return Ok(false) };
-        self.trust.verify(&offered).map(|()| true).map_err(Stop::HostKey)
+        self.follow(self.trust.verify(&offered))
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Stop>) -> Result<(), Stop> {

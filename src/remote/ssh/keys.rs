@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use russh::keys::{Certificate, PrivateKey, PublicKey};
+use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
@@ -45,7 +45,7 @@ enum Refusal {
 struct Slot {
     found: OnceCell<Result<Found, KeyFileProblem>>,
     unlocked: OnceCell<Result<Arc<PrivateKey>, Refusal>>,
-    certificate: OnceCell<Option<Arc<Certificate>>>,
+    certificate: OnceCell<Result<Option<Arc<Certificate>>, KeyFileProblem>>,
 }
 
 /// The key files of one run.
@@ -76,14 +76,20 @@ impl KeyStore {
         found.await.clone().map_err(|why| Problem::KeyFile { file: file.to_owned(), why })
     }
 
-    /// The certificate beside a key file (`FILE-cert.pub`), if there is one.
-    pub(super) async fn certificate(&self, file: &Utf8Path) -> Option<Arc<Certificate>> {
+    /// The certificate beside a key file (`FILE-cert.pub`, also where `FILE.pub` names the key), if there is one.
+    pub(super) async fn certificate(&self, file: &Utf8Path) -> Result<Option<Arc<Certificate>>, KeyFileProblem> {
         let slot = self.slot(file);
-        let beside = Utf8PathBuf::from(format!("{file}-cert.pub"));
+        let beside = super::login::beside(file);
         let found = slot.certificate.get_or_init(|| async {
-            let looked =
-                tokio::task::spawn_blocking(move || Certificate::from_openssh(&read(&beside).ok()?).ok()).await;
-            looked.ok().flatten().map(Arc::new)
+            let looked = tokio::task::spawn_blocking(move || match read(&beside) {
+                Ok(text) => match Certificate::from_openssh(&text) {
+                    Ok(certificate) => Ok(Some(Arc::new(certificate))),
+                    Err(_) => Err(KeyFileProblem::NotCertificate),
+                },
+                Err(KeyFileProblem::Missing) => Ok(None),
+                Err(why) => Err(why),
+            });
+            looked.await.unwrap_or_else(|e| Err(KeyFileProblem::Unreadable(e.to_string())))
         });
         found.await.clone()
     }
@@ -159,6 +165,10 @@ fn look(file: &Utf8Path) -> Result<Found, KeyFileProblem> {
     let format = |e: &dyn std::fmt::Display| KeyFileProblem::Format(e.to_string());
     if is_openssh(&text) {
         let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|e| format(&e))?;
+        // A security key's file holds no more than a handle: the signature is made by the key, through an agent.
+        if matches!(key.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
+            return Ok(Found::Public(key.public_key().clone()));
+        }
         if key.is_encrypted() {
             return Ok(Found::Locked(Some(key.public_key().clone())));
         }
@@ -179,7 +189,7 @@ fn parse_public(text: &str) -> Result<PublicKey, KeyFileProblem> {
 
 fn unlock(file: &Utf8Path, ask: &dyn AskPassphrase) -> Result<Arc<PrivateKey>, Refusal> {
     let text = read(file).map_err(|_| Refusal::NoAnswer)?;
-    let passphrase = ask.ask(&format!("Passphrase for {file}: ")).ok_or(Refusal::NoAnswer)?;
+    let passphrase = ask.ask(&format!("Passphrase for {file}")).ok_or(Refusal::NoAnswer)?;
     let wrong = |_| Refusal::Wrong;
     let key = if is_openssh(&text) {
         let locked = PrivateKey::from_openssh(text.as_bytes()).map_err(wrong)?;

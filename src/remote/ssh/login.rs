@@ -18,10 +18,11 @@ use tokio::time::timeout;
 use super::error::{KeyFileProblem, Problem, clean};
 use super::handler::Handler;
 use super::keys::{Found, KeyStore};
+use super::limit::Limit;
 use super::stream::Fate;
 use super::trust::under_home;
 use crate::model::Connection;
-use crate::remote::Passwords;
+use crate::remote::{Leave, Opens, Passwords, Trial, Trials};
 
 /// sshd ends the connection at its sixth failure, and so does everything that copies its default.
 const MAX_TRIES: usize = 5;
@@ -29,8 +30,11 @@ const MAX_TRIES: usize = 5;
 /// How long an agent may take to list its keys. (Signing may wait for a person; the limit of the login holds there.)
 const AGENT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long a person may take to touch a security key; the limit of the login stands still meanwhile.
+const TOUCH_LIMIT: Duration = Duration::from_secs(60);
+
 /// The names that `ssh-keygen` gives.
-const USUAL_FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+const USUAL_FILES: [&str; 5] = ["id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa"];
 
 /// The keys to try on one host, settled before it is dialled, so that no limit runs while the operator types.
 pub(super) struct Plan {
@@ -39,13 +43,15 @@ pub(super) struct Plan {
     /// What to say if nothing can be tried at all.
     first_problem: Option<Problem>,
     agent: Option<Utf8PathBuf>,
-    password: Option<SecretString>,
+    password: Option<(SecretString, Arc<Trial>)>,
 }
 
 enum Wanted {
     /// A certificate, and the key that it is for.
     Certificate(Utf8PathBuf, Arc<PrivateKey>, Arc<Certificate>),
     File(Utf8PathBuf, Arc<PrivateKey>),
+    /// The certificate that stands beside the file of a key which the agent holds.
+    AgentCertificate(Utf8PathBuf, Arc<Certificate>),
     /// A key that the agent holds, named by a file.
     Agent(Utf8PathBuf, PublicKey),
     /// Whatever else the agent holds.
@@ -63,6 +69,31 @@ enum With {
     Key(Arc<PrivateKey>),
     Agent(PublicKey),
     AgentCertificate(Box<Certificate>),
+    /// A certificate that the agent does not know, for a key that it holds.
+    KeyInAgent(Box<Certificate>),
+}
+
+/// An agent that is asked for the signature of the plain key where the certificate is not its own.
+struct PlainKey<'a>(&'a mut AgentClient<UnixStream>);
+
+impl russh::Signer for PlainKey<'_> {
+    type Error = russh::AgentAuthError;
+
+    async fn auth_sign(
+        &mut self,
+        identity: &AgentIdentity,
+        hash: Option<HashAlg>,
+        data: Vec<u8>,
+    ) -> Result<Vec<u8>, Self::Error> {
+        let plain = match identity {
+            AgentIdentity::Certificate { certificate, comment } => AgentIdentity::PublicKey {
+                key: PublicKey::new(certificate.public_key().clone(), ""),
+                comment: comment.clone(),
+            },
+            plain @ AgentIdentity::PublicKey { .. } => plain.clone(),
+        };
+        russh::Signer::auth_sign(self.0, &plain, hash, data).await
+    }
 }
 
 impl Plan {
@@ -72,6 +103,7 @@ impl Plan {
         agent: Option<&Utf8PathBuf>,
         keys: &Arc<KeyStore>,
         passwords: &dyn Passwords,
+        trials: &Trials,
     ) -> Self {
         let mut plan = Self {
             wanted: Vec::new(),
@@ -83,7 +115,9 @@ impl Plan {
         let named = !connection.identity_files.is_empty();
         if let Some(source) = &connection.password {
             match passwords.read("the login's password", source).await {
-                Ok(password) => plan.password = Some(password),
+                Ok(password) => {
+                    plan.password = Some((password, trials.of(Opens::Login, &connection.user, Some(source))));
+                }
                 Err(reason) => plan.skip(Problem::Password { reason }),
             }
             // Who names a password and no key wants no keys tried before it.
@@ -118,8 +152,13 @@ impl Plan {
             let held = held.as_deref().unwrap_or_default();
             let in_agent = |key: &PublicKey| held.iter().any(|h| h.key_data() == key.key_data());
             match found {
-                Found::Public(key) if in_agent(&key) => plan.wanted.push(Wanted::Agent(file, key)),
-                Found::Locked(Some(key)) if in_agent(&key) => plan.wanted.push(Wanted::Agent(file, key)),
+                Found::Public(key) | Found::Locked(Some(key)) if in_agent(&key) => {
+                    plan.want_agent(keys, file, key).await;
+                }
+                // The usual name of a security key that is not plugged in, or not in this agent.
+                Found::Public(_) if !named => {
+                    plan.skipped.push(Problem::KeyFile { file, why: KeyFileProblem::PublicOnly }.to_string());
+                }
                 Found::Public(_) => plan.skip(Problem::KeyFile { file, why: KeyFileProblem::PublicOnly }),
                 // Nobody named this file: it is not worth a question while the agent has keys to try.
                 Found::Locked(_) if !named && !held.is_empty() => {
@@ -139,13 +178,35 @@ impl Plan {
 
     /// A key of a file, after its certificate if it has one that can be used.
     async fn want(&mut self, keys: &KeyStore, file: Utf8PathBuf, key: Arc<PrivateKey>) {
-        if let Some(certificate) = keys.certificate(&file).await {
+        if let Some(certificate) = self.certificate(keys, &file).await {
             match useless(&certificate, &key) {
                 None => self.wanted.push(Wanted::Certificate(file.clone(), Arc::clone(&key), certificate)),
-                Some(why) => self.skipped.push(format!("{file}-cert.pub: {why}")),
+                Some(why) => self.skipped.push(format!("{}: {why}", beside(&file))),
             }
         }
         self.wanted.push(Wanted::File(file, key));
+    }
+
+    /// A key that the agent holds, after the certificate beside its file.
+    async fn want_agent(&mut self, keys: &KeyStore, file: Utf8PathBuf, key: PublicKey) {
+        if let Some(certificate) = self.certificate(keys, &file).await {
+            match unfit(&certificate, &key) {
+                None => self.wanted.push(Wanted::AgentCertificate(file.clone(), certificate)),
+                Some(why) => self.skipped.push(format!("{}: {why}", beside(&file))),
+            }
+        }
+        self.wanted.push(Wanted::Agent(file, key));
+    }
+
+    /// The certificate beside a file. One that is there and cannot be read is told of.
+    async fn certificate(&mut self, keys: &KeyStore, file: &Utf8Path) -> Option<Arc<Certificate>> {
+        match keys.certificate(file).await {
+            Ok(certificate) => certificate,
+            Err(why) => {
+                self.skipped.push(format!("{} {why}", beside(file)));
+                None
+            }
+        }
     }
 
     fn skip(&mut self, problem: Problem) {
@@ -168,7 +229,14 @@ impl Plan {
     }
 
     /// Logs in; the answer names the key that the host accepted.
-    pub(super) async fn login(&self, user: &str, handle: &mut Handle<Handler>, fate: &Fate) -> Result<String, Problem> {
+    pub(super) async fn login(
+        &self,
+        user: &str,
+        endpoint: &str,
+        handle: &mut Handle<Handler>,
+        fate: &Fate,
+        limit: &Limit,
+    ) -> Result<String, Problem> {
         let mut skipped = self.skipped.clone();
         let mut agent_problem = None;
         let mut agent = match &self.agent {
@@ -207,7 +275,14 @@ impl Plan {
                 _ => None,
             };
             let signer = agent.as_mut().map(|(client, _)| client);
-            let answer = attempt(user, handle, one.with, rsa_hash, signer).await;
+            let touched = one.with.wants_a_touch();
+            let answer = attempt(user, handle, one.with, rsa_hash, signer);
+            let answer = if touched {
+                let answered = limit.without(timeout(TOUCH_LIMIT, answer)).await;
+                answered.unwrap_or_else(|_| Err("nobody touched the security key".to_owned()))
+            } else {
+                answer.await
+            };
             match answer {
                 Ok(AuthResult::Success) => return Ok(one.label),
                 Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
@@ -225,16 +300,34 @@ impl Plan {
                 Err(reason) => skipped.push(format!("{}: {reason}", one.label)),
             }
         }
-        let Some(password) = &self.password else {
+        let Some((password, trial)) = &self.password else {
             return Err(Problem::LoginRefused { tried, skipped, remaining, partial });
         };
         // Where nothing was tried yet, nothing is known of what the host takes.
         let may = |method: &str| remaining.is_empty() || remaining.iter().any(|known| known == method);
-        if may("password") {
+        let (by_password, by_answer) = (may("password"), may("keyboard-interactive"));
+        // Not the host's time: another one may be trying it first.
+        let mut leave = match by_password || by_answer {
+            false => None,
+            true => match limit.without(trial.leave(endpoint)).await {
+                Ok(leave) => Some(leave),
+                Err(why) => {
+                    skipped.push(format!("the password: {why}"));
+                    return Err(Problem::LoginRefused { tried, skipped, remaining, partial });
+                }
+            },
+        };
+        let mut wrong = false;
+        if by_password {
             match handle.authenticate_password(user, password.expose_secret()).await {
-                Ok(AuthResult::Success) => return Ok("the password".to_owned()),
+                Ok(AuthResult::Success) => {
+                    leave.take().into_iter().for_each(Leave::taken);
+                    return Ok("the password".to_owned());
+                }
                 Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
                     partial = partial_success;
+                    // A host that knows passwords and still lists them has refused this one; one that hangs up, too.
+                    wrong = !partial && (handle.is_closed() || remaining_methods.contains(&MethodKind::Password));
                     remaining = remaining_methods.iter().map(String::from).collect();
                 }
                 Err(error) => skipped.push(format!("the password: {error}")),
@@ -245,10 +338,19 @@ impl Plan {
         let refused = remaining.iter().any(|known| known == "password");
         if !refused && remaining.iter().any(|known| known == "keyboard-interactive") && !handle.is_closed() {
             match ask_back(user, handle, password).await {
-                Ok(()) => return Ok("the password".to_owned()),
-                Err(why) => skipped.push(format!("the password: {why}")),
+                Ok(()) => {
+                    leave.take().into_iter().for_each(Leave::taken);
+                    return Ok("the password".to_owned());
+                }
+                Err((given, why)) => {
+                    wrong |= given;
+                    skipped.push(format!("the password: {why}"));
+                }
             }
             tried.push("the answer to a question".to_owned());
+        }
+        if wrong {
+            leave.take().into_iter().for_each(Leave::refused);
         }
         if handle.is_closed() {
             return Err(closed(fate, tried));
@@ -275,7 +377,7 @@ impl Plan {
             let named = match wanted {
                 Wanted::File(_, key) | Wanted::Certificate(_, key, _) => key.public_key(),
                 Wanted::Agent(_, key) => key,
-                Wanted::RestOfAgent => continue,
+                Wanted::AgentCertificate(..) | Wanted::RestOfAgent => continue,
             };
             rest.retain(|i| !matches!(i, AgentIdentity::PublicKey { key, .. } if key.key_data() == named.key_data()));
         }
@@ -289,6 +391,14 @@ impl Plan {
                 Wanted::File(file, key) => {
                     let label = label(file.as_str(), key.public_key());
                     tries.push(Try { label, with: With::Key(Arc::clone(key)) });
+                }
+                Wanted::AgentCertificate(file, certificate) => {
+                    let label = format!(
+                        "{} (certificate `{}`, its key in the agent)",
+                        beside(file),
+                        clean(certificate.key_id())
+                    );
+                    tries.push(Try { label, with: With::KeyInAgent(Box::new((**certificate).clone())) });
                 }
                 Wanted::Agent(file, key) => {
                     let label = label(&format!("{file} in the agent"), key);
@@ -314,18 +424,35 @@ impl With {
         match self {
             Self::Key(key) | Self::Certificate(key, _) => key.algorithm(),
             Self::Agent(key) => key.algorithm(),
-            Self::AgentCertificate(certificate) => certificate.algorithm(),
+            Self::AgentCertificate(certificate) | Self::KeyInAgent(certificate) => certificate.algorithm(),
         }
+    }
+
+    /// A person must confirm that the key is used.
+    fn wants_a_touch(&self) -> bool {
+        matches!(self.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
     }
 }
 
-/// Why a certificate is not worth a try.
+/// The certificate's file beside a key's.
+pub(super) fn beside(file: &Utf8Path) -> Utf8PathBuf {
+    let private = file.as_str().strip_suffix(".pub").unwrap_or(file.as_str());
+    Utf8PathBuf::from(format!("{private}-cert.pub"))
+}
+
+/// Why a certificate is not worth a try with a key from a file.
 fn useless(certificate: &Certificate, key: &PrivateKey) -> Option<&'static str> {
+    unfit(certificate, key.public_key()).or_else(|| {
+        matches!(key.algorithm(), Algorithm::Rsa { .. })
+            .then_some("a certificate for an RSA key can be used only from an agent")
+    })
+}
+
+/// Why a certificate is not worth a try with a key.
+fn unfit(certificate: &Certificate, key: &PublicKey) -> Option<&'static str> {
     let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-    if certificate.public_key() != key.public_key().key_data() {
+    if certificate.public_key() != key.key_data() {
         Some("it is for another key")
-    } else if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
-        Some("a certificate for an RSA key can be used only from an agent")
     } else if !certificate.cert_type().is_user() {
         Some("it is a certificate for hosts")
     } else if now < certificate.valid_after() {
@@ -337,27 +464,28 @@ fn useless(certificate: &Certificate, key: &PrivateKey) -> Option<&'static str> 
     }
 }
 
-/// Gives the password to a host that asks for it as a question; other questions are not answered.
-async fn ask_back(user: &str, handle: &mut Handle<Handler>, password: &SecretString) -> Result<(), String> {
+/// Gives the password to a host that asks for it as a question; other questions are not answered. What went wrong is told
+/// with whether the password was given.
+async fn ask_back(user: &str, handle: &mut Handle<Handler>, password: &SecretString) -> Result<(), (bool, String)> {
     let mut given = false;
     let mut asked = handle.authenticate_keyboard_interactive_start(user, None::<String>).await;
     // A host may send empty questions, but not for ever.
     for _ in 0..4 {
-        let answers = match asked.map_err(|error| error.to_string())? {
+        let answers = match asked.map_err(|error| (given, error.to_string()))? {
             Asked::Success => return Ok(()),
-            Asked::Failure { .. } => return Err("the host refused it".to_owned()),
+            Asked::Failure { .. } => return Err((given, "the host refused it".to_owned())),
             Asked::InfoRequest { prompts, .. } => match prompts.as_slice() {
                 [] => Vec::new(),
                 [one] if !one.echo && !given => {
                     given = true;
                     vec![password.expose_secret().to_owned()]
                 }
-                [one, ..] => return Err(format!("the host asks another question: {}", clean(&one.prompt))),
+                [one, ..] => return Err((given, format!("the host asks another question: {}", clean(&one.prompt)))),
             },
         };
         asked = handle.authenticate_keyboard_interactive_respond(answers).await;
     }
-    Err("the host asks without end".to_owned())
+    Err((given, "the host asks without end".to_owned()))
 }
 
 fn label(what: &str, key: &PublicKey) -> String {
@@ -386,6 +514,10 @@ async fn attempt(
         }
         (With::AgentCertificate(certificate), Some(agent)) => {
             let answer = handle.authenticate_certificate_with(user, *certificate, hash, agent).await;
+            answer.map_err(|e| format!("the agent did not sign ({e})"))
+        }
+        (With::KeyInAgent(certificate), Some(agent)) => {
+            let answer = handle.authenticate_certificate_with(user, *certificate, hash, &mut PlainKey(agent)).await;
             answer.map_err(|e| format!("the agent did not sign ({e})"))
         }
         (_, None) => Err("the agent has gone".to_owned()),

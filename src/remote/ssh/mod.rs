@@ -11,6 +11,7 @@ mod error;
 mod handler;
 mod keys;
 pub mod known_hosts;
+mod limit;
 mod link;
 mod login;
 mod program;
@@ -18,8 +19,9 @@ mod session;
 mod sign;
 mod stream;
 mod trust;
+mod words;
 
-pub use dial::{Dialer, DialerConfig, Keepalive};
+pub use dial::{Dialer, DialerConfig, GLOBAL_KNOWN_HOSTS, Keepalive};
 pub(crate) use error::last_words;
 pub use error::{Class, ConnectError, HostKeyProblem, KeyFileProblem, Phase, Problem};
 pub use keys::AskPassphrase;

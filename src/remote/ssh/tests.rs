@@ -142,9 +142,11 @@ impl Stage {
     fn dialer(&self) -> Dialer {
         Dialer::new(DialerConfig {
             home: self.dir().to_owned(),
+            global_known_hosts: Vec::new(),
             agent_socket: None,
             passphrase: Arc::new(Nobody),
             passwords: Arc::new(NoPasswords),
+            trials: Arc::default(),
             keepalive: Keepalive::default(),
         })
     }

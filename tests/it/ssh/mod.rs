@@ -1,6 +1,9 @@
 //! Our SSH client against a real OpenSSH server.
 
+mod broken;
 mod cases;
+mod commands;
+mod touch;
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -27,7 +30,7 @@ struct Answer(Option<&'static str>, AtomicUsize);
 
 impl AskPassphrase for Answer {
     fn ask(&self, prompt: &str) -> Option<SecretString> {
-        assert!(prompt.starts_with("Passphrase for /"), "{prompt}");
+        assert!(prompt.starts_with("Passphrase for /") && !prompt.ends_with([':', ' ']), "{prompt}");
         self.1.fetch_add(1, Ordering::SeqCst);
         self.0.map(SecretString::from)
     }
@@ -50,9 +53,11 @@ fn config(host: &RealHost, passphrase: Arc<Answer>) -> DialerConfig {
     let home = utf8(host.scratch().join("home"));
     DialerConfig {
         home,
+        global_known_hosts: Vec::new(),
         agent_socket: None,
         passphrase,
         passwords: Arc::new(NoPasswords),
+        trials: Arc::default(),
         keepalive: Keepalive::default(),
     }
 }

@@ -6,16 +6,17 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{Endpoint, HostKey};
+use super::{Endpoint, HostKey, KnownHosts, Verdict};
 
 /// Adds a line for `key` to a `known_hosts` file, which is made if it is not there. What stands in the file stays,
-/// byte for byte; a reader sees the old file or the new one, and two writers take turns.
+/// byte for byte; a reader sees the old file or the new one, and two writers take turns. A key that somebody else has added
+/// meanwhile is not added twice: `false` then.
 ///
 /// This is the operator's yes: nothing calls it but the command that asks. Blocks on the file system.
 ///
 /// # Errors
-/// When the file cannot be read or replaced; it is unchanged then.
-pub fn learn(file: &Utf8Path, endpoint: &Endpoint, key: &HostKey) -> io::Result<()> {
+/// When the file cannot be read or replaced, or revokes the key by now; it is unchanged then.
+pub fn learn(file: &Utf8Path, endpoint: &Endpoint, key: &HostKey) -> io::Result<bool> {
     // A link (to a repository of dot files, say) stays one.
     let file = match file.canonicalize_utf8() {
         Ok(target) => target,
@@ -36,6 +37,15 @@ pub fn learn(file: &Utf8Path, endpoint: &Endpoint, key: &HostKey) -> io::Result<
         Err(e) if e.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
         Err(e) => return Err(e),
     };
+    let mut known = KnownHosts::default();
+    known.add(&file, &content)?;
+    match known.check(endpoint, key) {
+        Verdict::Trusted(_) => return Ok(false),
+        Verdict::Revoked(place) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{place} revokes the key")));
+        }
+        Verdict::Unknown { .. } | Verdict::Changed { .. } => {}
+    }
     if content.last().is_some_and(|last| *last != b'\n') {
         content.push(b'\n');
     }
@@ -48,5 +58,6 @@ pub fn learn(file: &Utf8Path, endpoint: &Endpoint, key: &HostKey) -> io::Result<
     }
     fresh.as_file().sync_all()?;
     fresh.persist(&file).map_err(|e| e.error)?;
-    lock.sync_all()
+    lock.sync_all()?;
+    Ok(true)
 }

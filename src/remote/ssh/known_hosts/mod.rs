@@ -3,7 +3,8 @@
 //! Invariants: nothing here says yes by default. A key is trusted only if a plain line for this host holds the very
 //! same bytes, or a `@cert-authority` line for this host holds the key that signed a sound certificate for it, and no
 //! `@revoked` line names either key; a `@cert-authority` line never counts as a plain one. A line that cannot be read
-//! is skipped with a note and never hides the lines after it. Keys are compared as bytes, so a key type that
+//! is skipped with a note and never hides the lines after it, but for one that would revoke: without it nothing is
+//! trusted at all. A line is bytes, as OpenSSH takes it: what stands after the key may be anything. Keys are compared as bytes, so a key type that
 //! this program cannot use is still told apart from another key.
 
 mod certificate;
@@ -24,8 +25,6 @@ use crate::model::Connection;
 
 /// More than this is not a `known_hosts` file.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
-/// A longer line is skipped; the longest real keys need about 4 KiB.
-const MAX_LINE: usize = 64 * 1024;
 
 /// Where a line stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +153,7 @@ pub enum CertificateVerdict {
     },
 }
 
-/// A file that is there but cannot be read.
+/// A file that is there but cannot be read, or holds a `@revoked` line that cannot.
 #[derive(Debug, thiserror::Error)]
 #[error("{file} cannot be read")]
 pub struct UnreadableFile {
@@ -168,13 +167,14 @@ impl KnownHosts {
     /// Reads the files; one that does not exist counts as empty.
     ///
     /// # Errors
-    /// A file that exists and cannot be read: it may hold a revocation, so going on without it would not be safe.
+    /// A file that exists and cannot be read: it may hold a revocation, so going on without it would not be safe. A line
+    /// that is marked as one and cannot be read is the same.
     pub fn read(files: &[Utf8PathBuf]) -> Result<Self, UnreadableFile> {
         let mut all = Self::default();
         for file in files {
             let unreadable = |source| UnreadableFile { file: file.clone(), source };
             match read_bounded(file) {
-                Ok(bytes) => all.add(file, &bytes),
+                Ok(bytes) => all.add(file, &bytes).map_err(unreadable)?,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => all.files.push(file.clone()),
                 Err(e) => return Err(unreadable(e)),
             }
@@ -183,16 +183,26 @@ impl KnownHosts {
     }
 
     /// Adds a file's content.
-    pub fn add(&mut self, file: &Utf8Path, content: &[u8]) {
+    ///
+    /// # Errors
+    /// A `@revoked` line that cannot be read, after all that can be read was added.
+    pub fn add(&mut self, file: &Utf8Path, content: &[u8]) -> std::io::Result<()> {
         self.files.push(file.to_owned());
+        let mut broken = Ok(());
         for (index, raw) in content.split(|b| *b == b'\n').enumerate() {
             let place = || Place { file: file.to_owned(), line: index + 1 };
             match parse_line(raw) {
                 Ok(None) => {}
                 Ok(Some((mark, hosts, key))) => self.lines.push(Line { place: place(), mark, hosts, key }),
+                Err(why) if broken.is_ok() && is_revocation(raw) => {
+                    let why =
+                        format!("line {} is marked as @revoked, and what it revokes is not told: {why}", index + 1);
+                    broken = Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why));
+                }
                 Err(why) => self.notes.push(Note { place: place(), why }),
             }
         }
+        broken
     }
 
     /// The files that were asked for, present or not.
@@ -292,33 +302,44 @@ fn read_bounded(file: &Utf8Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What stands between the blanks of a line. As in OpenSSH, a NUL ends it.
+fn fields(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = raw.split(|b| *b == 0).next().unwrap_or_default();
+    line.split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|field| !field.is_empty())
+}
+
+/// Whether a line is meant to revoke a key, in whatever letter case or company.
+fn is_revocation(raw: &[u8]) -> bool {
+    fields(raw).take_while(|field| field.starts_with(b"@")).any(|field| field.eq_ignore_ascii_case(b"@revoked"))
+}
+
 /// One line: nothing for blank lines and comments.
 fn parse_line(raw: &[u8]) -> Result<Option<(Mark, Hosts, HostKey)>, &'static str> {
-    if raw.len() > MAX_LINE {
-        return Err("the line is too long");
-    }
-    let Ok(text) = std::str::from_utf8(raw) else {
-        return Err("the line is not UTF-8");
-    };
-    let mut fields = text.split([' ', '\t', '\r']).filter(|field| !field.is_empty());
+    let mut fields = fields(raw);
     let Some(mut first) = fields.next() else {
         return Ok(None);
     };
-    if first.starts_with('#') {
+    if first.starts_with(b"#") {
         return Ok(None);
     }
     let mut mark = Mark::Plain;
-    if first.starts_with('@') {
+    if first.starts_with(b"@") {
         mark = match first {
-            "@revoked" => Mark::Revoked,
-            "@cert-authority" => Mark::Authority,
+            b"@revoked" => Mark::Revoked,
+            b"@cert-authority" => Mark::Authority,
             _ => return Err("the marker is not known"),
         };
         first = fields.next().ok_or("the host names are missing")?;
+        if first.starts_with(b"@") {
+            return Err("there is more than one marker");
+        }
     }
     let hosts = Hosts::parse(first)?;
     let (Some(kind), Some(base64)) = (fields.next(), fields.next()) else {
         return Err("the key is missing");
+    };
+    let (Ok(kind), Ok(base64)) = (std::str::from_utf8(kind), std::str::from_utf8(base64)) else {
+        return Err("the key is not Base64");
     };
     let key = HostKey::parse(kind, base64).map_err(BadHostKey::why)?;
     Ok(Some((mark, hosts, key)))

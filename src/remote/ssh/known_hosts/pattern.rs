@@ -16,22 +16,24 @@ pub(super) enum Hosts {
 #[derive(Debug)]
 pub(super) struct Pattern {
     negated: bool,
-    glob: String,
+    glob: Vec<u8>,
 }
 
 impl Hosts {
-    pub(super) fn parse(field: &str) -> Result<Self, &'static str> {
-        let Some(hashed) = field.strip_prefix('|') else {
-            let pattern = |text: &str| match text.strip_prefix('!') {
+    pub(super) fn parse(field: &[u8]) -> Result<Self, &'static str> {
+        let Some(hashed) = field.strip_prefix(b"|") else {
+            let pattern = |text: &[u8]| match text.strip_prefix(b"!") {
                 Some(rest) => Pattern { negated: true, glob: rest.to_ascii_lowercase() },
                 None => Pattern { negated: false, glob: text.to_ascii_lowercase() },
             };
-            return Ok(Self::Patterns(field.split(',').map(pattern).collect()));
+            return Ok(Self::Patterns(field.split(|b| *b == b',').map(pattern).collect()));
         };
-        let decode = |text| Base64::decode_vec(text).map_err(|_| "the hashed name is damaged");
+        let damaged = "the hashed name is damaged";
+        let hashed = std::str::from_utf8(hashed).map_err(|_| damaged)?;
+        let decode = |text| Base64::decode_vec(text).map_err(|_| damaged);
         match hashed.split('|').collect::<Vec<_>>().as_slice() {
             ["1", salt, hash] => Ok(Self::Hashed { salt: decode(salt)?, hash: decode(hash)? }),
-            _ => Err("the hashed name is damaged"),
+            _ => Err(damaged),
         }
     }
 
@@ -39,7 +41,7 @@ impl Hosts {
     pub(super) fn cover(&self, name: &str) -> bool {
         match self {
             Self::Patterns(patterns) => {
-                let hit = |negated| patterns.iter().any(|p| p.negated == negated && matches(&p.glob, name));
+                let hit = |negated| patterns.iter().any(|p| p.negated == negated && matches(&p.glob, name.as_bytes()));
                 hit(false) && !hit(true)
             }
             Self::Hashed { salt, hash } => Hmac::<Sha1>::new_from_slice(salt)
@@ -51,8 +53,7 @@ impl Hosts {
 /// Whether `text` matches a pattern with `*` (anything) and `?` (one character).
 ///
 /// After a mismatch only the last `*` can help, so this never takes more than `pattern × text` steps.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while let Some(&byte) = text.get(t) {

@@ -99,6 +99,12 @@ pub(super) const ROWS: &[Row] = &[
     sudo("sudo, a terminal of its own", "$U ALL=(root) NOPASSWD: /bin/sh\nDefaults:$U use_pty", None, ROOT),
     sudo("sudo, a terminal of its own, password", "$U ALL=(root) /bin/sh\nDefaults:$U use_pty", Some(PASSWORD), ROOT),
     sudo("sudo, records output only", "$U ALL=(root) NOPASSWD: /bin/sh\nDefaults:$U log_output", None, ROOT),
+    sudo(
+        "sudo, asks for a password twice",
+        "$U ALL=(root) /bin/sh\n# second question",
+        Some(PASSWORD),
+        "the password was refused",
+    ),
     sudo("sudo, only as another user", "$U ALL=(runner) NOPASSWD: /bin/sh", None, "NOPASSWD: /bin/sh"),
     doas("doas, the least rule", "permit nopass $U as root cmd sh", None, ROOT),
     doas("doas, everything", "permit nopass keepenv $U", None, ROOT),
@@ -142,6 +148,12 @@ pub(super) fn prepare(bench: &Bench) {
                 "printf 'echo welcome; echo H 0 0; echo trouble >&2\\n' >/home/{user}/.bashrc; chown {user} /home/{user}/.bashrc\n"
             );
         }
+    }
+    // A second question, by a module that every system has.
+    for (number, _) in ROWS.iter().enumerate().filter(|(_, row)| row.rules.contains("second question")) {
+        script += &format!(
+            "printf 'auth [success=ignore default=1] pam_succeed_if.so quiet user = u{number}\\nauth required pam_ftp.so\\n' >>/etc/pam.d/sudo\n"
+        );
     }
     script += &format!(
         "chmod 440 /etc/sudoers.d/*; chmod 600 /etc/doas.conf\nchpasswd -c SHA512 <<'PASSWORDS'\n{passwords}PASSWORDS\n"

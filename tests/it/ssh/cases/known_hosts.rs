@@ -1,18 +1,20 @@
 //! Whose key is trusted: each case is put to keyswap and to OpenSSH's own client, and both verdicts must be as written.
 //!
 //! In a file `$P` stands for the server's port, `$ED`, `$EC`, `$RSA` for its keys, `$X`, `$XEC` for a stranger's, `$CA`, `$ECCA`,
-//! `$NOCA` for authorities (the last signed nothing), `@hash` first for a file that `ssh-keygen -H` went over, and `--` alone on
-//! a line for the beginning of the next file.
+//! `$NOCA` for authorities (the last signed nothing), `@hash` first for a file that `ssh-keygen -H` went over, `--` alone on
+//! a line for the beginning of the next file, `--global` for that of the machine's own file, `ü` for one byte that is no UTF-8,
+//! `$LONG` for a text that is longer than any line should be.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use camino::Utf8PathBuf;
 use keyswap::model::Connection;
+use keyswap::remote::ssh::{Dialer, DialerConfig};
 
 use super::{Bench, Outcome, verdict};
-use crate::ssh::{connection, dialer, read, utf8};
+use crate::ssh::{answer, config, connection, read, utf8};
 use crate::support::real_host::keygen;
 
 /// What a case compares with.
@@ -85,6 +87,21 @@ pub(super) const ROWS: &[Row] = &[
     row("second file", "ed", IP, "[127.0.0.2]:$P $X\n--\n[127.0.0.1]:$P $ED", "in"),
     row("revoked in the second file", "ed", IP, "[127.0.0.1]:$P $ED\n--\n@revoked * $ED", "revoked at 1"),
     row("revoked before", "ed", IP, "@revoked [127.0.0.1]:$P $ED\n[127.0.0.1]:$P $ED", "revoked at 1"),
+    row("revoked, comment in Latin-1", "ed", IP, "@revoked * $ED Müller\n[127.0.0.1]:$P $ED", "revoked at 1"),
+    row("revoked, long comment", "ed", IP, "@revoked * $ED $LONG\n[127.0.0.1]:$P $ED", "revoked at 1"),
+    row("revoked, Latin-1 among the names", "ed", IP, "@revoked ü,* $ED\n[127.0.0.1]:$P $ED", "revoked at 1"),
+    row("its key, comment in Latin-1", "ed", IP, "[127.0.0.1]:$P $ED Müller", "in"),
+    row("its key, long comment", "ed", IP, "[127.0.0.1]:$P $ED $LONG", "in"),
+    Row {
+        openssh: LetsIn,
+        ..row("revoked, damaged key", "ed", IP, "@revoked * ssh-ed25519 AAAA*\n[127.0.0.1]:$P $ED", "unreadable")
+    },
+    Row { openssh: LetsIn, ..row("revoked, no key", "ed", IP, "[127.0.0.1]:$P $ED\n@revoked *", "unreadable") },
+    row("global file", "ed", IP, "\n--global\n[127.0.0.1]:$P $ED", "in"),
+    row("global file, another key", "ed", IP, "[127.0.0.2]:$P $ED\n--global\n[127.0.0.1]:$P $X", "changed at 1"),
+    row("global file, besides the own one", "ed", IP, "[127.0.0.1]:$P $X\n--global\n[127.0.0.1]:$P $ED", "in"),
+    row("revoked in the global file", "ed", IP, "[127.0.0.1]:$P $ED\n--global\n@revoked * $ED", "revoked at 1"),
+    row("authority in the global file", "cert", "localhost", "\n--global\n@cert-authority * $CA", "in"),
     row("revoked for another host", "ed", IP, "@revoked h1 $ED\n[127.0.0.1]:$P $ED", "in"),
     row("the old key is revoked", "ed", IP, "@revoked * $X\n[127.0.0.1]:$P $ED", "in"),
     row("an authority is no plain key", "ed", IP, "@cert-authority * $ED", "unknown, has authority"),
@@ -248,7 +265,7 @@ impl Servers {
     /// Both verdicts on one case.
     pub(super) async fn ask(&self, bench: &Bench, number: usize, row: &Row) -> Outcome {
         let port = self.ports[row.server];
-        let (files, alias) = self.write(bench, number, row, port);
+        let (files, global, alias) = self.write(bench, number, row, port);
         let connection = Connection {
             address: row.address.to_owned(),
             port,
@@ -256,7 +273,11 @@ impl Servers {
             host_key_alias: alias.clone(),
             ..connection(&bench.host)
         };
-        let got = match dialer(&bench.host).connect(&connection).await {
+        let dialer = Dialer::new(DialerConfig {
+            global_known_hosts: global.iter().map(utf8).collect(),
+            ..config(&bench.host, answer(None))
+        });
+        let got = match dialer.connect(&connection).await {
             Ok(link) => {
                 link.close().await;
                 "in".to_owned()
@@ -266,7 +287,9 @@ impl Servers {
         let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
         let mut ssh = tokio::process::Command::new("ssh");
         ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"])
-            .args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "UpdateHostKeys=no", "-o"])
+            .args(["-o", "UpdateHostKeys=no", "-o"])
+            .arg(format!("GlobalKnownHostsFile={}", global.as_deref().unwrap_or(Path::new("/dev/null")).display()))
+            .arg("-o")
             .arg(format!("UserKnownHostsFile={}", names.join(" ")))
             .args(alias.iter().flat_map(|alias| ["-o".to_owned(), format!("HostKeyAlias={alias}")]))
             .arg("-i")
@@ -285,7 +308,14 @@ impl Servers {
         Outcome { what: format!("known_hosts: {}", row.what), expected: row.expected.to_owned(), got }
     }
 
-    fn write(&self, bench: &Bench, number: usize, row: &Row, port: u16) -> (Vec<PathBuf>, Option<String>) {
+    /// The operator's files, the machine's, and the alias.
+    fn write(
+        &self,
+        bench: &Bench,
+        number: usize,
+        row: &Row,
+        port: u16,
+    ) -> (Vec<PathBuf>, Option<PathBuf>, Option<String>) {
         let mut text = row.files.replace("$P", &port.to_string());
         // Longer names first, since one may begin another.
         let mut tokens: Vec<_> = self.keys.iter().collect();
@@ -305,18 +335,28 @@ impl Servers {
             Some((marker, rest)) if hash.is_some() && marker.starts_with('@') => (format!("{marker} "), rest),
             _ => (String::new(), text.as_str()),
         };
-        let files = text.split("\n--\n").enumerate().map(|(n, content)| {
-            let file = bench.host.scratch().join(format!("kh-{number}-{n}"));
-            std::fs::write(&file, format!("{content}\n")).unwrap();
+        let write = |name: String, content: &str| {
+            let file = bench.host.scratch().join(name);
+            let content = format!("{}\n", content.replace("$LONG", &"x".repeat(70_000)));
+            let bytes = content.chars().flat_map(|c| match c {
+                'ü' => vec![0xfc],
+                c => c.to_string().into_bytes(),
+            });
+            std::fs::write(&file, bytes.collect::<Vec<u8>>()).unwrap();
             file
-        });
-        let files: Vec<_> = files.collect();
+        };
+        let (text, global) = match text.split_once("\n--global\n") {
+            Some((own, global)) => (own, Some(write(format!("kh-{number}-global"), global))),
+            None => (text, None),
+        };
+        let files = text.split("\n--\n").enumerate();
+        let files: Vec<_> = files.map(|(n, content)| write(format!("kh-{number}-{n}"), content)).collect();
         if hash.is_some() {
             let hashed = Command::new("ssh-keygen").args(["-H", "-f"]).arg(&files[0]).output().unwrap();
             let text = read(&files[0]);
             assert!(hashed.status.success() && text.starts_with("|1|"), "{text}");
             std::fs::write(&files[0], format!("{marker}{text}")).unwrap();
         }
-        (files, alias)
+        (files, global, alias)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use futures_util::future::{BoxFuture, join_all};
-use keyswap::model::{Connection, Jump, SecretSource};
+use keyswap::model::{Algorithms, Connection, Jump, SecretSource};
 use keyswap::remote::Passwords;
 use keyswap::remote::ssh::{Dialer, DialerConfig};
 use secrecy::SecretString;
@@ -86,6 +86,15 @@ impl Logins {
         let identity = host.identity();
         let full = agent("full", &[wrong_keys.as_slice(), &[identity.as_path()]].concat());
         let certificates = agent("certificates", &[&good]);
+        // The key is in the agent alone; what lies there is its public half and its certificate.
+        let held = certified("held", "ed25519", &["-n", "ops"]);
+        let bare = dir.join("bare");
+        std::fs::copy(&held, &bare).unwrap();
+        let keys_only = agent("keys-only", &[&bare]);
+        let stub = held.clone();
+        std::fs::remove_file(&held).unwrap();
+        let broken = key("broken", "ed25519");
+        std::fs::write(dir.join("broken-cert.pub"), "nonsense\n").unwrap();
         let rsa_agent = agent("rsa-agent", &[&rsa]);
 
         let known = format!("{}\n", host.host_key());
@@ -126,6 +135,14 @@ impl Logins {
             agent: Some(agent.1.clone()),
             expected,
         };
+        let weak = |connection| Connection {
+            algorithms: Algorithms {
+                kex: vec!["diffie-hellman-group14-sha1".to_owned(), "curve25519-sha256".to_owned()],
+                macs: vec!["hmac-sha1".to_owned(), "hmac-sha2-256".to_owned()],
+                ..Algorithms::default()
+            },
+            ..connection
+        };
         let no_file = |port| Connection { identity_files: Vec::new(), ..at(port) };
         let cases = vec![
             case("key file", at(main), "in"),
@@ -150,6 +167,14 @@ impl Logins {
             by_agent("full agent, nothing named", no_file(main), &full, "2 more keys, since hosts end the connection"),
             case("user certificate", with(&[&good], cert), "in"),
             by_agent("user certificate in the agent", no_file(cert), &certificates, "in"),
+            by_agent("user certificate in a file, its key in the agent", with(&[&stub], cert), &keys_only, "in"),
+            by_agent(
+                "user certificate in a file, its key in the agent, by the public half",
+                with(&[&stub.with_extension("pub")], cert),
+                &keys_only,
+                "in",
+            ),
+            case("certificate that is none", with(&[&broken], cert), "is not a certificate that can be read"),
             case("user certificate, expired", with(&[&old], cert), "it has expired"),
             case("user certificate for somebody else", with(&[&other], cert), "the login was refused; tried"),
             by_agent("RSA user certificate in the agent", no_file(cert), &rsa_agent, "in"),
@@ -191,6 +216,19 @@ impl Logins {
             ),
             case("only a key exchange with SHA-1", at(old_kex), "no common key exchange"),
             case("only a MAC with SHA-1", at(old_mac), "no common message authentication"),
+            case("a key exchange with SHA-1, named for the host", weak(at(old_kex)), "in"),
+            case("a MAC with SHA-1, named for the host", weak(at(old_mac)), "in"),
+            case(
+                "a host key signature that the host does not make",
+                Connection {
+                    algorithms: Algorithms {
+                        host_key_algorithms: vec!["rsa-sha2-512".to_owned()],
+                        ..Algorithms::default()
+                    },
+                    ..at(main)
+                },
+                "no common host key type",
+            ),
             case("dropbear", at(dropbear), "in"),
             case("dropbear, unknown", Connection { port: dropbear, ..unknown.clone() }, "unknown"),
             case("dropbear, wrong key", with(&[&wrong[0]], dropbear), "the login was refused; tried"),
@@ -226,7 +264,7 @@ impl Logins {
             case("a crowd", at(crowded), "all in"),
             case("a crowd behind one hop", to(main, &[("bastion", &at(bastion))]), "all in, one login at the hop"),
         ];
-        Self { cases, _agents: vec![full, certificates, rsa_agent] }
+        Self { cases, _agents: vec![full, certificates, rsa_agent, keys_only] }
     }
 
     pub(super) fn ask<'a>(&'a self, bench: &'a Bench) -> impl Iterator<Item = BoxFuture<'a, Outcome>> {

@@ -1,6 +1,6 @@
 //! SSH and privileges the way operators have them: one table, each case against a real server, each with its verdict.
 //!
-//! All cases share one throw-away host with several servers on it. Not among them: security keys (there is no hardware
+//! All cases share one throw-away host with several servers on it. Not among them: security keys (`super::touch`; there is no hardware
 //! here), and RSA user certificates with the key in a file, which the library sends wrongly (it works from an agent).
 
 mod escalation;
@@ -85,6 +85,7 @@ fn verdict(error: &ConnectError) -> String {
             }
             .to_owned(),
         },
+        Problem::KnownHosts { .. } => "unreadable".to_owned(),
         other => other.to_string(),
     };
     match &error.hop {
