@@ -8,7 +8,7 @@ use keyswap::model::Fingerprint;
 use keyswap::sandbox::BreakRestart;
 use keyswap::sandbox::infisical::{Fault, FaultKind};
 
-use super::bench::{Bench, IDENTITY};
+use super::bench::{Bench, IDENTITY, without_restart};
 use crate::support::runner_host::Said;
 
 /// What a server can do to an answer to what changes something, and how often.
@@ -81,10 +81,10 @@ fn run_of(said: &Said) -> String {
 /// Without a restart; `prove` from here, and from the host's side if that is to be.
 fn quick(bench: &Bench, from_the_host: bool) -> std::path::PathBuf {
     bench.playbook_with("quick.toml", |text| {
-        let (steps, _) = text.split_once("\n[[steps]]\nname    = \"Restart").unwrap();
+        let steps = without_restart(&text);
         let proof = "\n[[steps]]\nname  = \"Prove it from the runner's side\"\nprove = { secret = \"token\" }\n";
         assert!(steps.contains(proof));
-        if from_the_host { steps.to_owned() } else { steps.replace(proof, "") }
+        if from_the_host { steps } else { steps.replace(proof, "") }
     })
 }
 

@@ -6,7 +6,7 @@ use keyswap::sandbox::BreakRestart;
 use keyswap::sandbox::infisical::{Fault, FaultKind};
 use serde_json::Value;
 
-use super::bench::{Bench, IDENTITY};
+use super::bench::{Bench, IDENTITY, without_restart};
 use crate::support::runner_host::Said;
 use crate::support::sentinel::Sentinel;
 
@@ -175,10 +175,7 @@ fn a_token_that_is_not_narrow_reaches_no_host() {
 fn a_controller_that_is_killed_leaves_no_token_alive() {
     let bench = Bench::with_identity(1, &[]);
     let before = bench.facts(1);
-    let quick = bench.playbook_with("quick.toml", |text| {
-        let (steps, _) = text.split_once("\n[[steps]]\nname    = \"Restart").unwrap();
-        steps.to_owned()
-    });
+    let quick = bench.playbook_with("quick.toml", |text| without_restart(&text));
     let (mut cases, mut minted, mut by_name) = (0, 0, 0);
     for number in 1..200 {
         let mut ended = false;

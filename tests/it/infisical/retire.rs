@@ -3,16 +3,13 @@
 use keyswap::model::Fingerprint;
 use keyswap::sandbox::infisical::{Fault, FaultKind};
 
-use super::bench::Bench;
+use super::bench::{Bench, without_restart};
 use crate::kills::bench::Controller;
 use crate::support::runner_host::Said;
 
 /// Without a restart, to be quick.
 pub(super) fn quick(bench: &Bench) -> std::path::PathBuf {
-    bench.playbook_with("quick.toml", |text| {
-        let (steps, _) = text.split_once("\n[[steps]]\nname    = \"Restart").unwrap();
-        steps.to_owned()
-    })
+    bench.playbook_with("quick.toml", |text| without_restart(&text))
 }
 
 pub(super) fn run(said: &Said) -> String {
@@ -130,7 +127,7 @@ fn a_host_that_a_run_spared_keeps_its_later_ways_back() {
         bench.playbook_with(name, |text| {
             let (head, steps) = text.split_once("[secrets.token]").unwrap();
             let (_, steps) = steps.split_once("\n\n").unwrap();
-            let (steps, _) = steps.split_once("\n[[steps]]\nname    = \"Restart").unwrap();
+            let steps = without_restart(steps);
             let steps: Vec<&str> = steps.split("\n[[steps]]").filter(|step| !step.contains("prove =")).collect();
             let steps = steps.join("\n[[steps]]");
             format!("{head}[secrets.token]\nfrom = \"file\"\npath = \"{path}\"\n\n{steps}")

@@ -3,7 +3,7 @@
 use keyswap::model::Fingerprint;
 use keyswap::sandbox::BreakRestart;
 
-use super::bench::Bench;
+use super::bench::{Bench, without_restart};
 use crate::support::runner_host::Said;
 
 fn audit(bench: &Bench, more: &[&str]) -> Said {
@@ -174,10 +174,7 @@ fn a_retirement_that_was_cut_off_is_gone_on_with() {
     use crate::kills::bench::Controller;
 
     let bench = Bench::with_identity(2, &[]);
-    let quick = bench.playbook_with("quick.toml", |text| {
-        let (steps, _) = text.split_once("\n[[steps]]\nname    = \"Restart").unwrap();
-        steps.to_owned()
-    });
+    let quick = bench.playbook_with("quick.toml", |text| without_restart(&text));
     let run = |said: &Said| said.last()["run"].as_str().unwrap().to_owned();
     let mut before = bench.run(&quick, &[]);
     before.assert(0, "succeeded", "changed");
