@@ -112,7 +112,8 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             }
             Command::Man { out: None } => {
                 let mut text = Vec::new();
-                clap_mangen::Man::new(Args::command())
+                // As the pages of a directory: `help` needs none.
+                clap_mangen::Man::new(Args::command().disable_help_subcommand(true))
                     .render(&mut text)
                     .map_err(|error| CliError::internal("cannot write the manual page", error))?;
                 session.write(&text)

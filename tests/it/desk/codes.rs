@@ -211,7 +211,7 @@ fn code_8_wants_that_run_settled_or_unlocked() {
         ends(&said, 8);
         assert!(said.all().contains("operator@"), "it says who: {}", said.all());
         let named = said.stdout.split("keyswap resume ").nth(1).unwrap_or_else(|| panic!("which run: {}", said.all()));
-        named.split_whitespace().next().unwrap().to_owned()
+        named.split([' ', ',']).next().unwrap().to_owned()
     };
     let work = staying(&fleet, 1);
     held(&fleet);

@@ -31,7 +31,7 @@ fn what_it_writes_passes_lint_and_selects_hosts() {
         .current_dir(dir.path())
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&ping.stdout).contains("runner-01: ops@runner-01.example.net:22"), "{ping:?}");
+    assert!(String::from_utf8_lossy(&ping.stdout).contains("runner-01      ops@runner-01.example.net:22"), "{ping:?}");
 
     for playbook in ["rotate-token.toml", "mint-token.toml", "emergency-token.toml", "rollback-token.toml"] {
         let said = keyswap(&desk, &["lint", &format!("playbooks/{playbook}"), "-i", "inventory/example.toml"]);

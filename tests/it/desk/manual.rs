@@ -102,7 +102,9 @@ fn manual_pages_are_there_for_every_command_and_without_a_warning() {
     assert!(pages.contains("keyswap.1") && pages.contains("keyswap-identity-apply.1"), "{pages:?}");
     assert_eq!(keyswap(&["man"]).stdout.trim_end(), fs::read_to_string(out.join("keyswap.1")).unwrap().trim_end());
     for page in &pages {
-        let Ok(set) = Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z"]).arg(out.join(page)).output() else {
+        let Ok(set) =
+            Command::new("groff").args(["-K", "utf8", "-man", "-Tutf8", "-ww", "-z"]).arg(out.join(page)).output()
+        else {
             return;
         };
         assert!(set.status.success() && set.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&set.stderr));
@@ -128,9 +130,9 @@ fn hosts_are_a_table_for_people_and_objects_for_programs() {
     let said = keyswap(&[&["hosts", "-l", "docker-publish"][..], &inventory].concat());
     assert_eq!(said.code, Some(0), "{}", said.all());
     let lines: Vec<&str> = said.stdout.lines().collect();
-    assert_eq!(lines[0], "host           login                                become  through");
-    assert_eq!(lines[1], "rs2000-docker  ops@203.0.113.7:22                   sudo    bastion");
-    assert!(lines.contains(&"runner-01      ops@runner-01.example.net:22         sudo    -"), "{}", said.all());
+    assert_eq!(lines[0], "host           login                         become  through");
+    assert_eq!(lines[1], "rs2000-docker  ops@203.0.113.7:22            sudo    bastion");
+    assert!(lines.contains(&"runner-01      ops@runner-01.example.net:22  sudo    -"), "{}", said.all());
     assert!(
         lines.contains(&"  data_dir = \"/srv/forgejo-runner/data\"")
             || lines.contains(&"  data_dir = /srv/forgejo-runner/data"),

@@ -249,7 +249,8 @@ pub(super) fn shipped(name: &str) -> String {
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A playbook without what these hosts have not: docker compose, a container's path.
+/// A playbook without what these hosts have not: docker compose, a container's path, and a runner that the forge's runs are
+/// played on (it knows of the first host alone, and the verification has tests of its own).
 fn fitted(playbook: &str) -> String {
     let lines = playbook.lines().map(|line| {
         if line.starts_with("restart = {") {
@@ -257,6 +258,7 @@ fn fitted(playbook: &str) -> String {
             if line.contains("drain = \"off\"") { fitted.replace(" }", ", drain = \"off\" }") } else { fitted }
         } else {
             line.replace("value = \"/data/infisical-token-auth-token\"", &format!("value = \"{TOKEN_FILE}\""))
+                .replace(", on = \"this-runner\", runner = \"{{ runner_name }}\"", "")
         }
     });
     lines.collect::<Vec<_>>().join("\n")
