@@ -84,6 +84,7 @@ fn is_linted(snippet: &str) -> Result<(), String> {
     let playbooks = [
         format!("{hosts}{secrets}{snippet}\n{step}wait = {{ for = '1s' }}\n"),
         format!("{hosts}{secrets}{step}{snippet}\nwait = {{ for = '1s' }}\n"),
+        format!("{hosts}{secrets}{step}{snippet}\ncommand = {{ run = 'true', changes = false }}\n"),
         format!("{hosts}{secrets}{step}{snippet}\n"),
     ];
     for text in playbooks {

@@ -3,6 +3,7 @@
 //! Only a network that does not answer is tried again, with pauses that are not in step with those of other hosts. A host
 //! that says no (its key, the login, the escalation) says so again, and some lock the operator out for asking.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use super::{Patience, Shared};
@@ -29,7 +30,7 @@ pub(super) async fn reach(
         if attempt >= patience.attempts || error.kind != UnreachableKind::Network {
             return Err(error);
         }
-        tokio::time::sleep(jittered(rest)).await;
+        tokio::time::sleep(spread(rest, host, attempt)).await;
         rest = (rest * 2).min(LONGEST);
     }
 }
@@ -45,9 +46,11 @@ async fn once(shared: &Shared, host: &Host) -> Result<(Box<dyn remote::Host>, Ho
     }
 }
 
-/// Between three quarters and five quarters of a pause, so that many hosts are not asked in step.
-fn jittered(pause: Duration) -> Duration {
-    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-    let part = u32::try_from(random >> 40).unwrap_or(0) % 1000;
+/// Between three quarters and five quarters of a pause: each host has its own, so that many are not asked in step. By the
+/// host's name and not by chance, so that what happened once happens again when it is tried again.
+fn spread(pause: Duration, host: &Host, attempt: u32) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (host.name.as_str(), attempt).hash(&mut hasher);
+    let part = u32::try_from(hasher.finish() >> 40).unwrap_or(0) % 1000;
     pause.saturating_mul(750 + part / 2) / 1000
 }

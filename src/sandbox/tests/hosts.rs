@@ -25,7 +25,7 @@ async fn commands_run_in_the_hosts_directory_with_a_clean_environment() {
         let done = run(&handle, "exec /usr/bin/env", "").await;
         let mut names: Vec<&str> = done.text().lines().map(|line| line.split('=').next().unwrap()).collect();
         names.sort_unstable();
-        assert_eq!(names, ["HOME", "LOGNAME", "PATH", "PWD", "SHELL", "USER"]);
+        assert_eq!(names, ["HOME", "KS_MACHINE_FILE", "LOGNAME", "PATH", "PWD", "SHELL", "USER"]);
         assert!(done.text().contains(&format!("HOME={home}\n")));
     }
 }
