@@ -6,7 +6,8 @@ use super::CliError;
 use super::args::{LintArgs, Reach, Select};
 use super::rerun::Rerun;
 use super::session::Session;
-use crate::load::{self, Diagnostics, Playbook};
+use super::ssh_program::SshProgram;
+use crate::load::{self, Asking, Context, Diagnostics, Playbook};
 use crate::model::{ApprovalPolicy, Become, Host, IdentitySpec, Inventory, SecretName, SecretSource, Step, Vars};
 use crate::plan::Wanted;
 
@@ -32,8 +33,16 @@ impl Selected {
     /// Reads the files; of the hosts that they select, only those of `rerun` where it is given.
     pub(super) fn load(session: &Session, wanted: &Wanted, rerun: Option<&Rerun>) -> Result<Self, CliError> {
         let context = session.context()?;
-        let inventory = load::inventory(&wanted.inventory, &context);
         let playbook = load::playbook(&wanted.playbook, &context);
+        let inventory = match &playbook {
+            Ok(playbook) => {
+                // Reading the inventory may start a program.
+                session.sources.environment().withhold_sources(playbook.secrets.values());
+                let (limit, user) = (wanted.limit.as_deref(), wanted.user.as_deref());
+                reachable(session, &wanted.inventory, &context, (&playbook.hosts, limit, user))
+            }
+            Err(_) => load::inventory(&wanted.inventory, &context),
+        };
         let (inventory, playbook) = both(inventory, playbook)?;
         playbook.check_hosts(&inventory)?;
         let identity = identity(&playbook)?;
@@ -104,13 +113,36 @@ pub(super) fn reached(host: &Host, reach: &Reach) -> Host {
     host
 }
 
+/// An inventory whose hosts will be reached: those of a pattern and a limit, with the user of the command line.
+pub(super) fn reachable(
+    session: &Session,
+    files: &[Utf8PathBuf],
+    context: &Context,
+    (pattern, limit, user): (&str, Option<&str>, Option<&str>),
+) -> Result<Inventory, Diagnostics> {
+    let ssh = SshProgram::new(session.sources.environment());
+    load::inventory_asking(files, context, &Asking { ssh: &ssh, pattern, limit, user })
+}
+
 /// The selected hosts of an inventory, without a playbook.
 pub(super) fn select(session: &Session, select: &Select, reach: Option<&Reach>) -> Result<Vec<Host>, CliError> {
-    let inventory = load::inventory(&select.inventory, &session.context()?)?;
+    Ok(select_from(session, select, reach)?.1)
+}
+
+/// The same, and the inventory.
+pub(super) fn select_from(
+    session: &Session,
+    select: &Select,
+    reach: Option<&Reach>,
+) -> Result<(Inventory, Vec<Host>), CliError> {
+    let user = reach.and_then(|reach| reach.user.as_deref());
+    let wanted = ("all", select.limit.as_deref(), user);
+    let inventory = reachable(session, &select.inventory, &session.context()?, wanted)?;
     let names =
         load::select(&inventory, "all", select.limit.as_deref()).map_err(|error| CliError::usage(error.to_string()))?;
     let hosts = names.iter().filter_map(|name| inventory.hosts.get(name));
-    Ok(hosts.map(|host| reach.map_or_else(|| host.clone(), |reach| reached(host, reach))).collect())
+    let hosts = hosts.map(|host| reach.map_or_else(|| host.clone(), |reach| reached(host, reach))).collect();
+    Ok((inventory, hosts))
 }
 
 /// The inventory's files as they stand in a command line, after the first `-i`.

@@ -33,6 +33,7 @@ mod said;
 mod services;
 mod session;
 mod signals;
+mod ssh_program;
 mod telling;
 mod token;
 mod unlock;

@@ -181,8 +181,22 @@ impl Diag {
         self
     }
 
+    /// Takes the hosts of the same error; `false` where it is another one.
+    pub(super) fn takes(&mut self, other: &Self) -> bool {
+        let same = Self { hosts: other.hosts.clone(), ..self.clone() } == *other;
+        if same {
+            let new: Vec<_> = other.hosts.iter().filter(|host| !self.hosts.contains(host)).cloned().collect();
+            self.hosts.extend(new);
+        }
+        same
+    }
+
     pub(super) fn place(&self) -> Option<&Place> {
         self.at.as_ref()
+    }
+
+    pub(super) fn has_host(&self) -> bool {
+        !self.hosts.is_empty()
     }
 
     pub(super) fn hides(&self) -> bool {
@@ -262,13 +276,8 @@ impl Diagnostics {
         for mut diag in diags {
             diag.at.as_mut().map(moved).unwrap_or_default();
             diag.also.iter_mut().for_each(|(place, _)| moved(place));
-            let same = |known: &&mut Diag| Diag { hosts: diag.hosts.clone(), ..(**known).clone() } == diag;
-            match self.diags.iter_mut().find(same) {
-                Some(known) => {
-                    let new: Vec<_> = diag.hosts.iter().filter(|host| !known.hosts.contains(host)).cloned().collect();
-                    known.hosts.extend(new);
-                }
-                None => self.diags.push(diag),
+            if !self.diags.iter_mut().any(|known| known.takes(&diag)) {
+                self.diags.push(diag);
             }
         }
         self.diags.sort_by(|a, b| a.at.cmp(&b.at));

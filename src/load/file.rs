@@ -41,6 +41,8 @@ impl Sink {
     pub(super) fn note(&self, diag: Diag) {
         let mut diags = self.diags.borrow_mut();
         let told = diags.iter().any(|known| known.hides() && known.place().is_some() && known.place() == diag.place());
+        // One cause with many hosts is one error.
+        let told = told || diag.has_host() && diags.iter_mut().any(|known| known.takes(&diag));
         if !told && diags.len() < MOST {
             diags.push(diag);
         }

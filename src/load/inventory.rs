@@ -13,25 +13,42 @@ use super::Context;
 use super::check;
 use super::diag::{Diag, Diagnostics, Place, did_you_mean, quoted};
 use super::file::{Node, Sink};
-use super::keys::{At, FILL, HostKeys, foreign_hop};
+use super::hops::Ways;
+use super::keys::{At, FILL, HostKeys};
 use super::range;
 use super::reader::{Got, Reader};
 use super::shared;
-use crate::model::{ApprovalPolicy, Connection, Group, Host, HostName, Inventory, Jump, KnownCredential, Services};
+use super::ssh::Asking;
+use crate::model::{ApprovalPolicy, Connection, Group, Host, HostName, Inventory, KnownCredential, Services};
 
 /// Groups in groups in groups.
 const DEEPEST: usize = 50;
-/// Hops on the way to a host.
-const MOST_HOPS: usize = 8;
 
-/// Reads inventory files and merges them; later ones win.
+/// Reads inventory files and merges them; later ones win. What `ssh_config` would say of a host is left out: this is for who
+/// reaches no host.
 ///
 /// # Errors
 /// Everything that is wrong with any of the files, at once.
 pub fn inventory(paths: &[Utf8PathBuf], context: &Context) -> Result<Inventory, Diagnostics> {
+    read(paths, context, None)
+}
+
+/// [`inventory`] for hosts that will be reached: what `ssh_config` says is asked for.
+///
+/// # Errors
+/// As [`inventory`], and what cannot be asked or not be honoured.
+pub fn inventory_asking(
+    paths: &[Utf8PathBuf],
+    context: &Context,
+    asking: &Asking<'_>,
+) -> Result<Inventory, Diagnostics> {
+    read(paths, context, Some(asking))
+}
+
+fn read(paths: &[Utf8PathBuf], context: &Context, asking: Option<&Asking<'_>>) -> Result<Inventory, Diagnostics> {
     let sink = Sink::default();
     let texts: Vec<_> = paths.iter().filter_map(|path| Some((path.as_path(), sink.read(path)?))).collect();
-    from_texts(sink, &texts, context)
+    from_texts(sink, &texts, context, asking)
 }
 
 /// [`inventory`], from texts that were read already.
@@ -39,6 +56,7 @@ pub(super) fn from_texts(
     sink: Sink,
     texts: &[(&Utf8Path, String)],
     context: &Context,
+    asking: Option<&Asking<'_>>,
 ) -> Result<Inventory, Diagnostics> {
     let mut draft = Draft::default();
     for (path, text) in texts {
@@ -47,7 +65,7 @@ pub(super) fn from_texts(
             draft.file(&sink, &node, path, context);
         }
     }
-    let inventory = if sink.is_clean() { draft.settle(&sink, context) } else { None };
+    let inventory = if sink.is_clean() { draft.settle(&sink, context, asking) } else { None };
     sink.finish()?;
     Ok(inventory.unwrap_or_default())
 }
@@ -202,7 +220,7 @@ impl Draft {
     }
 
     /// The merged inventory; `None` only after an error was noted.
-    fn settle(self, sink: &Sink, context: &Context) -> Option<Inventory> {
+    fn settle(self, sink: &Sink, context: &Context, asking: Option<&Asking<'_>>) -> Option<Inventory> {
         for (name, place) in &self.named {
             if let Some(group) = self.groups.get(name.as_str()) {
                 let message = format!("{} is the name of a host and of a group", quoted(name.as_str()));
@@ -237,9 +255,10 @@ impl Draft {
                 merged.insert(name.clone(), (keys, connection));
             }
         }
+        let ways = Ways { merged: &merged, own: &self.hosts, sink, context, asked: None };
         let mut hosts = IndexMap::new();
         for (name, (keys, connection)) in &merged {
-            let jump = self.hops(name, &merged, sink, &mut vec![name.clone()]);
+            let jump = ways.to(name).map(|(_, jump)| jump);
             let connection = Connection { jump: jump.unwrap_or_default(), ..connection.clone() };
             let host = Host { name: name.clone(), connection, vars: keys.plain_vars(name) };
             hosts.insert(name.clone(), host);
@@ -250,13 +269,18 @@ impl Draft {
             hosts.sort_by_key(position);
             (name.clone(), Group { hosts })
         });
-        Some(Inventory {
+        let mut inventory = Inventory {
             hosts,
             groups: groups.collect(),
+            origins: merged.iter().map(|(name, (keys, _))| (name.clone(), keys.origins())).collect(),
             known: self.known.iter().map(|(name, known)| (name.clone(), known.value.clone())).collect(),
             services: self.services.clone(),
             approval: self.approval.as_ref().map(|approval| approval.value.clone()),
-        })
+        };
+        if let Some(asking) = asking.filter(|_| sink.is_clean()) {
+            ways.ask(&mut inventory, asking);
+        }
+        Some(inventory)
     }
 
     /// How deep each group lies in others: the longest way down. `None` after a circle or an unknown child.
@@ -347,62 +371,6 @@ impl Draft {
             next += 1;
         }
         hosts
-    }
-
-    /// The hops to a host, first hop first, hops of hops written out.
-    fn hops(
-        &self,
-        name: &HostName,
-        merged: &IndexMap<HostName, (HostKeys, Connection)>,
-        sink: &Sink,
-        way: &mut Vec<HostName>,
-    ) -> Option<Vec<Jump>> {
-        let (keys, connection) = merged.get(name)?;
-        let Some(jump) = &keys.jump else { return Some(Vec::new()) };
-        let own = self.hosts.get(name).is_some_and(|own| own.jump.is_some());
-        let mut hops: Vec<Jump> = Vec::new();
-        for text in &jump.value {
-            // `[defaults] jump = "bastion"` goes for every host but the bastion.
-            if text == name.as_str() && !own {
-                break;
-            }
-            let wrong = |message: String| {
-                sink.note(Diag::at(jump.place.clone(), message));
-                None
-            };
-            let named = text.parse::<HostName>().ok().and_then(|hop| merged.get_key_value(&hop));
-            if let Some((hop, (_, reach))) = named {
-                if way.contains(hop) {
-                    let circle = way.iter().chain([hop]).map(HostName::as_str).collect::<Vec<_>>().join(" → ");
-                    return wrong(format!("hosts are reached through each other in a circle: {circle}"));
-                }
-                if way.len() > MOST_HOPS {
-                    return wrong(format!("more than {MOST_HOPS} hops lead to a host"));
-                }
-                if hops.is_empty() {
-                    way.push(hop.clone());
-                    hops = self.hops(hop, merged, sink, way)?;
-                    way.pop();
-                }
-                hops.push(Jump { name: text.clone(), connection: reach.clone() });
-            } else if text.contains(['@', ':', '.']) {
-                match foreign_hop(text, connection) {
-                    Ok(reach) => hops.push(Jump { name: text.clone(), connection: reach }),
-                    Err(problem) => return wrong(problem.message),
-                }
-            } else {
-                let near = did_you_mean(text, merged.keys().map(HostName::as_str));
-                let message = format!("unknown host {} to jump through{near}", quoted(text));
-                let diag = Diag::at(jump.place.clone(), message);
-                sink.note(diag.help("a machine that is not in the inventory is written as `user@host:port`"));
-                return None;
-            }
-        }
-        if hops.len() > MOST_HOPS {
-            sink.note(Diag::at(jump.place.clone(), format!("more than {MOST_HOPS} hops lead to {name}")));
-            return None;
-        }
-        Some(hops)
     }
 }
 

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use indexmap::IndexMap;
+use toml::de::DeValue;
 
 use super::check::{self, Problem};
 use super::diag::{Diag, Place, quoted};
 use super::file::{Sink, local_path};
 use super::reader::{Fill, Reader};
+use super::ssh::SshConfig;
 use super::template::{self, Mode, Scope, Var};
 use super::{Context, shared, vars};
 use crate::model::algorithms::{CIPHERS, HOST_KEY_ALGORITHMS, KEX, MACS};
-use crate::model::{Algorithms, Become, Connection, HostName, RemotePath, SecretSource, Vars};
+use crate::model::{Algorithms, Become, Connection, HostName, Origin, Origins, RemotePath, SecretSource, Vars};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -38,6 +40,11 @@ pub(super) struct HostKeys {
     user: Option<At<String>>,
     pub(super) jump: Option<At<Vec<String>>>,
     identity_file: Option<At<Vec<Written>>>,
+    identities_only: Option<bool>,
+    identity_agent: Option<At<Written>>,
+    certificate_file: Option<At<Vec<Written>>>,
+    /// Inner `None`: `false` was said.
+    pub(super) ssh_config: Option<At<Option<SshConfig>>>,
     known_hosts: Option<At<Vec<Written>>>,
     host_key: Option<Vec<String>>,
     host_key_alias: Option<At<String>>,
@@ -93,6 +100,13 @@ impl HostKeys {
                 .value()
                 .map(|hops| At { value: hops.into_iter().filter(|hop| hop != "none").collect(), place: at("jump") }),
             identity_file: written("identity_file"),
+            identities_only: reader.flag("identities_only").value(),
+            identity_agent: reader
+                .parsed("identity_agent", |text| Ok(Written { text: text.to_owned(), file: file.to_owned() }))
+                .value()
+                .map(|value| At { value, place: at("identity_agent") }),
+            certificate_file: written("certificate_file"),
+            ssh_config: reader.fixed(|reader| ssh_config(reader, file, context)),
             known_hosts: written("known_hosts"),
             host_key: reader.list("host_key", check::host_key).value(),
             host_key_alias: text("host_key_alias", &|text| check::address(text).map(drop)),
@@ -123,6 +137,10 @@ impl HostKeys {
         lay(&mut self.user, &over.user);
         lay(&mut self.jump, &over.jump);
         lay(&mut self.identity_file, &over.identity_file);
+        lay(&mut self.identities_only, &over.identities_only);
+        lay(&mut self.identity_agent, &over.identity_agent);
+        lay(&mut self.certificate_file, &over.certificate_file);
+        lay(&mut self.ssh_config, &over.ssh_config);
         lay(&mut self.known_hosts, &over.known_hosts);
         lay(&mut self.host_key, &over.host_key);
         lay(&mut self.host_key_alias, &over.host_key_alias);
@@ -136,6 +154,38 @@ impl HostKeys {
         lay(&mut self.connect_timeout, &over.connect_timeout);
         lay(&mut self.state_dir, &over.state_dir);
         self.vars.extend(over.vars.iter().map(|(name, var)| (name.clone(), var.clone())));
+    }
+
+    /// Where the settings come from before anybody was asked.
+    pub(super) fn origins(&self) -> Origins {
+        let named = Origins::KEYS.iter().filter(|key| self.has(key)).map(|key| (*key, Origin::Inventory));
+        Origins { of: named.collect(), notes: Vec::new() }
+    }
+
+    /// Whether a key that ssh_config could say as well stands in the inventory.
+    pub(super) fn has(&self, key: &str) -> bool {
+        match key {
+            "address" => self.address.is_some(),
+            "port" => self.port.is_some(),
+            "user" => self.user.is_some(),
+            "jump" => self.jump.is_some(),
+            "identity_file" => self.identity_file.is_some(),
+            "identities_only" => self.identities_only.is_some(),
+            "identity_agent" => self.identity_agent.is_some(),
+            "certificate_file" => self.certificate_file.is_some(),
+            "known_hosts" => self.known_hosts.is_some(),
+            "host_key" => self.host_key.is_some(),
+            "host_key_alias" => self.host_key_alias.is_some(),
+            "kex" => self.kex.is_some(),
+            "ciphers" => self.ciphers.is_some(),
+            "macs" => self.macs.is_some(),
+            "host_key_algorithms" => self.host_key_algorithms.is_some(),
+            "become" => self.become_method.is_some(),
+            "password" => self.password.is_some(),
+            "connect_timeout" => self.connect_timeout.is_some(),
+            "state_dir" => self.state_dir.is_some(),
+            _ => false,
+        }
     }
 
     /// The variables without their places, and the host's name.
@@ -167,6 +217,18 @@ impl HostKeys {
             value.iter().map(path).collect()
         };
         let (identity_files, known_hosts) = (paths(&self.identity_file), paths(&self.known_hosts));
+        let certificate_files = paths(&self.certificate_file);
+        let identity_agent = match &self.identity_agent {
+            None => Some(None),
+            Some(At { value: Written { text, file }, place }) => {
+                let text = At { value: text.clone(), place: place.clone() };
+                let socket = |text: &str| match text {
+                    Connection::NONE => Ok(Connection::NONE.into()),
+                    path => local_path(path, file, context),
+                };
+                filler.text(&text, socket).map(Some)
+            }
+        };
         let state_dir = match &self.state_dir {
             Some(dir) => filler.text(dir, state_dir).map(Some),
             None => Some(None),
@@ -182,6 +244,9 @@ impl HostKeys {
             user: user?,
             jump: Vec::new(),
             identity_files: identity_files?,
+            identities_only: self.identities_only.unwrap_or_default(),
+            identity_agent: identity_agent?,
+            certificate_files: certificate_files?,
             known_hosts: known_hosts?,
             host_keys: self.host_key.clone().unwrap_or_default(),
             host_key_alias: alias?,
@@ -198,6 +263,25 @@ impl HostKeys {
             state_dir: state_dir?,
         })
     }
+}
+
+/// `ssh_config = true`, or the path of a file.
+fn ssh_config(reader: &Reader<'_>, file: &Utf8Path, context: &Context) -> Option<At<Option<SshConfig>>> {
+    let entry = reader.get("ssh_config")?;
+    let value = match entry.value {
+        DeValue::String(_) => {
+            let path = reader.parsed("ssh_config", |text| match text {
+                // OpenSSH's word for no file at all.
+                Connection::NONE => {
+                    Err(Problem::new("is not the name of a file").help("`ssh_config = false` for none"))
+                }
+                path => local_path(path, file, context),
+            });
+            Some(SshConfig::File(path.value()?))
+        }
+        _ => reader.flag("ssh_config").value()?.then_some(SshConfig::Usual),
+    };
+    Some(At { value, place: entry.place })
 }
 
 fn remote(text: &str) -> Result<RemotePath, Problem> {
@@ -260,6 +344,9 @@ pub(super) fn foreign_hop(text: &str, from: &Connection) -> Result<Connection, P
     Ok(Connection {
         // A pin or an alias is for the host that it stands at, not for those on the way.
         identity_files: from.identity_files.clone(),
+        identities_only: from.identities_only,
+        identity_agent: from.identity_agent.clone(),
+        certificate_files: from.certificate_files.clone(),
         known_hosts: from.known_hosts.clone(),
         connect_timeout_ms: from.connect_timeout_ms,
         ..Connection::new(address, port.unwrap_or(22), user)

@@ -11,6 +11,7 @@ mod barriers;
 mod check;
 mod diag;
 mod file;
+mod hops;
 mod identity;
 mod inventory;
 mod keys;
@@ -21,6 +22,7 @@ mod reader;
 pub mod schema;
 mod select;
 mod shared;
+mod ssh;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -28,9 +30,10 @@ mod vars;
 
 pub use diag::Diagnostics;
 pub use identity::identity;
-pub use inventory::inventory;
+pub use inventory::{inventory, inventory_asking};
 pub use playbook::{Playbook, playbook};
 pub use select::{SelectError, select};
+pub use ssh::{AskSsh, Asking, SshQuestion};
 pub use vars::{ExtraVarsError, extra_vars, resolved_vars};
 
 /// A length of time as the files write it, such as `14d`.

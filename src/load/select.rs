@@ -232,7 +232,8 @@ mod tests {
     fn inventory() -> Inventory {
         let text = "[groups.web]\nhosts = ['z', 'web-[01:03]']\n[groups.db]\nhosts = ['db-a', 'z']\n[hosts.lone]\n";
         let context = Context { home: "/h".into(), cwd: "/".into(), user: "ops".to_owned() };
-        crate::load::inventory::from_texts(Sink::default(), &[("i.toml".into(), text.to_owned())], &context).unwrap()
+        crate::load::inventory::from_texts(Sink::default(), &[("i.toml".into(), text.to_owned())], &context, None)
+            .unwrap()
     }
 
     fn chosen(pattern: &str, limit: Option<&str>) -> String {

@@ -18,6 +18,8 @@ pub struct Inventory {
     pub hosts: IndexMap<HostName, Host>,
     /// The groups by name, members expanded (ranges written out, groups in groups resolved), in file order.
     pub groups: IndexMap<String, Group>,
+    /// Where each host's settings come from.
+    pub origins: BTreeMap<HostName, Origins>,
     /// Names for fingerprints: `[known.NAME]`.
     pub known: BTreeMap<String, KnownCredential>,
     /// The servers of this environment: `[services.…]`.
@@ -31,6 +33,49 @@ pub struct Inventory {
 pub struct Group {
     /// Members in order, without duplicates.
     pub hosts: Vec<HostName>,
+}
+
+/// Where the settings of a host come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// Keys of the inventory that are set for the host; what is not here is the usual.
+    pub of: BTreeMap<&'static str, Origin>,
+    /// What OpenSSH's settings say and keyswap leaves out.
+    pub notes: Vec<String>,
+}
+
+impl Origins {
+    /// The keys that are told of, in their order.
+    pub const KEYS: &[&str] = &[
+        "address",
+        "port",
+        "user",
+        "jump",
+        "identity_file",
+        "identities_only",
+        "identity_agent",
+        "certificate_file",
+        "known_hosts",
+        "host_key",
+        "host_key_alias",
+        "kex",
+        "ciphers",
+        "macs",
+        "host_key_algorithms",
+        "connect_timeout",
+        "become",
+        "state_dir",
+    ];
+}
+
+/// Who said a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The inventory.
+    Inventory,
+    /// OpenSSH's settings, since the inventory asks for them and says nothing itself.
+    SshConfig,
 }
 
 /// One host: how to reach it, and its variables.
@@ -56,9 +101,19 @@ pub struct Connection {
     /// Hosts to go through, first hop first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jump: Vec<Jump>,
-    /// Private key files to try, in order. Empty: the agent, then the usual names under `~/.ssh`.
+    /// Private key files to try, in order. Empty: the agent, then the usual names under `~/.ssh`. [`Connection::NONE`]
+    /// alone: no file at all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity_files: Vec<Utf8PathBuf>,
+    /// Of the agent's keys only those that the key files name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub identities_only: bool,
+    /// The agent's socket, if not the one of the operator's environment; [`Connection::NONE`]: no agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_agent: Option<Utf8PathBuf>,
+    /// Certificates for keys that stand elsewhere than beside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificate_files: Vec<Utf8PathBuf>,
     /// The operator's `known_hosts` files. Empty: `~/.ssh/known_hosts`. The machine's own are read beside them, always.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_hosts: Vec<Utf8PathBuf>,
@@ -90,6 +145,9 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// What stands in a path's place where there is to be none, as in OpenSSH's settings.
+    pub const NONE: &str = "none";
+
     /// A connection with nothing but the usual: no hops, the usual files, no escalation, ten seconds.
     #[must_use]
     pub fn new(address: impl Into<String>, port: u16, user: impl Into<String>) -> Self {
@@ -99,6 +157,9 @@ impl Connection {
             user: user.into(),
             jump: Vec::new(),
             identity_files: Vec::new(),
+            identities_only: false,
+            identity_agent: None,
+            certificate_files: Vec::new(),
             known_hosts: Vec::new(),
             host_keys: Vec::new(),
             host_key_alias: None,

@@ -17,8 +17,8 @@ pub use chain::chain;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use identity::{Access, IdentityScope, IdentitySpec};
 pub use inventory::{
-    Algorithms, ApprovalPolicy, Become, Connection, Group, Host, Inventory, Jump, KnownCredential, Service, Services,
-    Vars,
+    Algorithms, ApprovalPolicy, Become, Connection, Group, Host, Inventory, Jump, KnownCredential, Origin, Origins,
+    Service, Services, Vars,
 };
 pub use name::{BadName, HostName, RunId};
 pub use outcome::{CredentialState, HostResult, HostStatus, RunStatus, StepStatus};

@@ -18,7 +18,7 @@ use self::judge::{FromRuns, Judge, MintedName, Names, Report};
 use self::places::Places;
 use self::say::Audited;
 use super::args::{Output, Reach, Select};
-use super::inventory::{joined, reached};
+use super::inventory::{joined, reachable, reached};
 use super::session::Session;
 use super::{CliError, error};
 use crate::load;
@@ -59,8 +59,12 @@ fn digits(text: &str) -> Result<String, String> {
 pub(super) async fn audit(session: &Session, args: &AuditArgs) -> Result<u8, CliError> {
     let context = session.context()?;
     let extra = super::inventory::extra_vars(session, &args.select.extra_vars)?;
-    let inventory = load::inventory(&args.select.inventory, &context);
     let playbook = args.playbook.as_ref().map(|path| load::playbook(path, &context)).transpose();
+    let secrets = playbook.as_ref().ok().and_then(Option::as_ref).map(|playbook| playbook.secrets.values());
+    session.sources.environment().withhold_sources(secrets.into_iter().flatten());
+    let pattern = playbook.as_ref().ok().and_then(Option::as_ref).map_or("all", |playbook| playbook.hosts.as_str());
+    let wanted = (pattern, args.select.limit.as_deref(), args.reach.user.as_deref());
+    let inventory = reachable(session, &args.select.inventory, &context, wanted);
     let (inventory, playbook) = super::inventory::both(inventory, playbook)?;
     let pattern = playbook.as_ref().map_or("all", |playbook| playbook.hosts.as_str());
     if let Some(playbook) = &playbook {

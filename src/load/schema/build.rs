@@ -33,6 +33,11 @@ pub(super) fn flag(says: &str, default: bool) -> Value {
     json!({ "description": says, "type": "boolean", "default": default })
 }
 
+/// `true` or `false`, or a text.
+pub(super) fn flag_or_text(says: &str) -> Value {
+    json!({ "description": says, "anyOf": [{ "type": "boolean" }, { "type": "string" }], "default": false })
+}
+
 /// A length of time.
 pub(super) fn time(says: &str, default: &str) -> Value {
     let pattern = r"^\s*[0-9]+(\.[0-9]+)?\s*[a-zA-Zµ]";

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::build::{
-    Keys, approval, flag, named, number, shaped, some_of, source, table, text, texts, time, vars, word,
+    Keys, approval, flag, flag_or_text, named, number, shaped, some_of, source, table, text, texts, time, vars, word,
 };
 use crate::model::algorithms;
 
@@ -41,6 +41,15 @@ fn host_keys() -> Keys {
         ("user", text("Log in as this user; by default your own name")),
         ("jump", texts("Hops on the way: hosts of this inventory or user@host:port; [] or none for no hop")),
         ("identity_file", texts(&format!("Key files to log in with, {local}; a .pub names a key that an agent holds"))),
+        ("identities_only", flag("Of the agent's keys use only those that identity_file names", false)),
+        ("identity_agent", text(&format!("The agent's socket, {local}; none for no agent"))),
+        ("certificate_file", texts(&format!("Certificates that do not stand beside their keys, {local}"))),
+        (
+            "ssh_config",
+            flag_or_text(&format!(
+                "Take what is not said here from OpenSSH's settings, by ssh -G: true for the usual files, or a file, {local}"
+            )),
+        ),
         ("known_hosts", texts(&format!("Files with known host keys, {local}"))),
         ("host_key", texts("Pins the host's key: only these are accepted, such as ssh-ed25519 AAAA…")),
         ("host_key_alias", text("Look the host's key or certificate up under this name")),

@@ -9,13 +9,13 @@ use super::file::Sink;
 use super::{Context, Diagnostics, Playbook};
 use crate::model::Inventory;
 
-fn context() -> Context {
+pub(super) fn context() -> Context {
     Context { home: "/home/ops".into(), cwd: "/home/ops/keyswap".into(), user: "me".to_owned() }
 }
 
-fn inventory(texts: &[(&str, &str)]) -> Result<Inventory, Diagnostics> {
+pub(super) fn inventory(texts: &[(&str, &str)]) -> Result<Inventory, Diagnostics> {
     let texts: Vec<_> = texts.iter().map(|(path, text)| ((*path).into(), (*text).to_owned())).collect();
-    super::inventory::from_texts(Sink::default(), &texts, &context())
+    super::inventory::from_texts(Sink::default(), &texts, &context(), None)
 }
 
 fn playbook(text: &str) -> Result<Playbook, Diagnostics> {

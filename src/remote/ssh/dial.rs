@@ -19,7 +19,7 @@ use super::handler::{Handler, Stop};
 use super::keys::{AskPassphrase, KeyStore};
 use super::limit::Limit;
 use super::link::Link;
-use super::login::Plan;
+use super::plan::Plan;
 use super::session::Session;
 use super::stream::{Carrier, Fate, Stream};
 use super::trust::{Books, Trust};

@@ -78,10 +78,15 @@ impl KeyStore {
 
     /// The certificate beside a key file (`FILE-cert.pub`, also where `FILE.pub` names the key), if there is one.
     pub(super) async fn certificate(&self, file: &Utf8Path) -> Result<Option<Arc<Certificate>>, KeyFileProblem> {
+        self.certificate_at(&super::plan::beside(file)).await
+    }
+
+    /// The certificate in a file, if the file is there.
+    pub(super) async fn certificate_at(&self, file: &Utf8Path) -> Result<Option<Arc<Certificate>>, KeyFileProblem> {
         let slot = self.slot(file);
-        let beside = super::login::beside(file);
+        let file = file.to_owned();
         let found = slot.certificate.get_or_init(|| async {
-            let looked = tokio::task::spawn_blocking(move || match read(&beside) {
+            let looked = tokio::task::spawn_blocking(move || match read(&file) {
                 Ok(text) => match Certificate::from_openssh(&text) {
                     Ok(certificate) => Ok(Some(Arc::new(certificate))),
                     Err(_) => Err(KeyFileProblem::NotCertificate),

@@ -1,77 +1,32 @@
-//! Logging in: which keys are tried, in which order, and what a refusal means.
-//!
-//! A key's certificate is tried before the key; a password comes last, and alone where the inventory names one and no key.
+//! Logging in with what the [`Plan`] has, and what a refusal means.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use russh::MethodKind;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Asked};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::error::{KeyFileProblem, Problem, clean};
+use super::error::{Problem, clean};
 use super::handler::Handler;
-use super::keys::{Found, KeyStore};
 use super::limit::Limit;
+use super::plan::{Plan, With};
 use super::stream::Fate;
-use super::trust::under_home;
-use crate::model::Connection;
-use crate::remote::{Leave, Opens, Passwords, Trial, Trials};
+use crate::remote::Leave;
 
 /// sshd ends the connection at its sixth failure, and so does everything that copies its default.
 const MAX_TRIES: usize = 5;
 
 /// How long an agent may take to list its keys. (Signing may wait for a person; the limit of the login holds there.)
-const AGENT_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const AGENT_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a person may take to touch a security key; the limit of the login stands still meanwhile.
 const TOUCH_LIMIT: Duration = Duration::from_secs(60);
-
-/// The names that `ssh-keygen` gives.
-const USUAL_FILES: [&str; 5] = ["id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa"];
-
-/// The keys to try on one host, settled before it is dialled, so that no limit runs while the operator types.
-pub(super) struct Plan {
-    wanted: Vec<Wanted>,
-    skipped: Vec<String>,
-    /// What to say if nothing can be tried at all.
-    first_problem: Option<Problem>,
-    agent: Option<Utf8PathBuf>,
-    password: Option<(SecretString, Arc<Trial>)>,
-}
-
-enum Wanted {
-    /// A certificate, and the key that it is for.
-    Certificate(Utf8PathBuf, Arc<PrivateKey>, Arc<Certificate>),
-    File(Utf8PathBuf, Arc<PrivateKey>),
-    /// The certificate that stands beside the file of a key which the agent holds.
-    AgentCertificate(Utf8PathBuf, Arc<Certificate>),
-    /// A key that the agent holds, named by a file.
-    Agent(Utf8PathBuf, PublicKey),
-    /// Whatever else the agent holds.
-    RestOfAgent,
-}
-
-/// One try.
-struct Try {
-    label: String,
-    with: With,
-}
-
-enum With {
-    Certificate(Arc<PrivateKey>, Arc<Certificate>),
-    Key(Arc<PrivateKey>),
-    Agent(PublicKey),
-    AgentCertificate(Box<Certificate>),
-    /// A certificate that the agent does not know, for a key that it holds.
-    KeyInAgent(Box<Certificate>),
-}
 
 /// An agent that is asked for the signature of the plain key where the certificate is not its own.
 struct PlainKey<'a>(&'a mut AgentClient<UnixStream>);
@@ -97,137 +52,6 @@ impl russh::Signer for PlainKey<'_> {
 }
 
 impl Plan {
-    pub(super) async fn make(
-        connection: &Connection,
-        home: &Utf8Path,
-        agent: Option<&Utf8PathBuf>,
-        keys: &Arc<KeyStore>,
-        passwords: &dyn Passwords,
-        trials: &Trials,
-    ) -> Self {
-        let mut plan = Self {
-            wanted: Vec::new(),
-            skipped: Vec::new(),
-            first_problem: None,
-            agent: agent.cloned(),
-            password: None,
-        };
-        let named = !connection.identity_files.is_empty();
-        if let Some(source) = &connection.password {
-            match passwords.read("the login's password", source).await {
-                Ok(password) => {
-                    plan.password = Some((password, trials.of(Opens::Login, &connection.user, Some(source))));
-                }
-                Err(reason) => plan.skip(Problem::Password { reason }),
-            }
-            // Who names a password and no key wants no keys tried before it.
-            if !named {
-                plan.agent = None;
-                return plan;
-            }
-        }
-        let files: Vec<Utf8PathBuf> = if named {
-            connection.identity_files.iter().map(|file| under_home(file, home)).collect()
-        } else {
-            plan.wanted.push(Wanted::RestOfAgent);
-            USUAL_FILES.iter().map(|name| home.join(".ssh").join(name)).collect()
-        };
-        let mut held: Option<Vec<PublicKey>> = None;
-        for file in files {
-            let found = match keys.look(&file).await {
-                Ok(Found::Open(key)) => {
-                    plan.want(keys, file, key).await;
-                    continue;
-                }
-                Ok(found) => found,
-                Err(Problem::KeyFile { why: KeyFileProblem::Missing, .. }) if !named => continue,
-                Err(problem) => {
-                    plan.skip(problem);
-                    continue;
-                }
-            };
-            if held.is_none() {
-                held = Some(plan.agent_keys().await);
-            }
-            let held = held.as_deref().unwrap_or_default();
-            let in_agent = |key: &PublicKey| held.iter().any(|h| h.key_data() == key.key_data());
-            match found {
-                Found::Public(key) | Found::Locked(Some(key)) if in_agent(&key) => {
-                    plan.want_agent(keys, file, key).await;
-                }
-                // The usual name of a security key that is not plugged in, or not in this agent.
-                Found::Public(_) if !named => {
-                    plan.skipped.push(Problem::KeyFile { file, why: KeyFileProblem::PublicOnly }.to_string());
-                }
-                Found::Public(_) => plan.skip(Problem::KeyFile { file, why: KeyFileProblem::PublicOnly }),
-                // Nobody named this file: it is not worth a question while the agent has keys to try.
-                Found::Locked(_) if !named && !held.is_empty() => {
-                    plan.skipped.push(format!("{file} needs a passphrase"));
-                }
-                Found::Locked(_) | Found::Open(_) => match keys.unlock(&file).await {
-                    Ok(key) => plan.want(keys, file, key).await,
-                    Err(problem) => plan.skip(problem),
-                },
-            }
-        }
-        if named {
-            plan.wanted.push(Wanted::RestOfAgent);
-        }
-        plan
-    }
-
-    /// A key of a file, after its certificate if it has one that can be used.
-    async fn want(&mut self, keys: &KeyStore, file: Utf8PathBuf, key: Arc<PrivateKey>) {
-        if let Some(certificate) = self.certificate(keys, &file).await {
-            match useless(&certificate, &key) {
-                None => self.wanted.push(Wanted::Certificate(file.clone(), Arc::clone(&key), certificate)),
-                Some(why) => self.skipped.push(format!("{}: {why}", beside(&file))),
-            }
-        }
-        self.wanted.push(Wanted::File(file, key));
-    }
-
-    /// A key that the agent holds, after the certificate beside its file.
-    async fn want_agent(&mut self, keys: &KeyStore, file: Utf8PathBuf, key: PublicKey) {
-        if let Some(certificate) = self.certificate(keys, &file).await {
-            match unfit(&certificate, &key) {
-                None => self.wanted.push(Wanted::AgentCertificate(file.clone(), certificate)),
-                Some(why) => self.skipped.push(format!("{}: {why}", beside(&file))),
-            }
-        }
-        self.wanted.push(Wanted::Agent(file, key));
-    }
-
-    /// The certificate beside a file. One that is there and cannot be read is told of.
-    async fn certificate(&mut self, keys: &KeyStore, file: &Utf8Path) -> Option<Arc<Certificate>> {
-        match keys.certificate(file).await {
-            Ok(certificate) => certificate,
-            Err(why) => {
-                self.skipped.push(format!("{} {why}", beside(file)));
-                None
-            }
-        }
-    }
-
-    fn skip(&mut self, problem: Problem) {
-        self.skipped.push(problem.to_string());
-        self.first_problem.get_or_insert(problem);
-    }
-
-    /// The public keys in the agent; none if there is no agent, since that is reported when one is needed.
-    async fn agent_keys(&self) -> Vec<PublicKey> {
-        let Some(socket) = &self.agent else { return Vec::new() };
-        let asked = timeout(AGENT_LIMIT, async {
-            let mut agent = connect_agent(socket).await.ok()?;
-            agent.request_identities().await.ok()
-        });
-        let identities = asked.await.ok().flatten().unwrap_or_default();
-        identities
-            .into_iter()
-            .filter_map(|i| if let AgentIdentity::PublicKey { key, .. } = i { Some(key) } else { None })
-            .collect()
-    }
-
     /// Logs in; the answer names the key that the host accepted.
     pub(super) async fn login(
         &self,
@@ -357,111 +181,6 @@ impl Plan {
         }
         Err(Problem::LoginRefused { tried, skipped, remaining, partial })
     }
-
-    fn nothing_to_try(&self, agent: Option<Problem>, skipped: Vec<String>) -> Problem {
-        match (&self.first_problem, agent) {
-            (Some(Problem::PassphraseNeeded { file }), _) => Problem::PassphraseNeeded { file: file.clone() },
-            (Some(Problem::WrongPassphrase { file }), _) => Problem::WrongPassphrase { file: file.clone() },
-            (Some(Problem::KeyFile { file, why }), _) => Problem::KeyFile { file: file.clone(), why: why.clone() },
-            (Some(Problem::Password { reason }), _) => Problem::Password { reason: reason.clone() },
-            (_, Some(problem)) => problem,
-            _ => Problem::NoKeys { skipped },
-        }
-    }
-
-    /// All tries in order, each key once.
-    fn tries(&self, identities: Vec<AgentIdentity>) -> Vec<Try> {
-        let mut rest = identities;
-        // Keys that a file names are tried in the file's place.
-        for wanted in &self.wanted {
-            let named = match wanted {
-                Wanted::File(_, key) | Wanted::Certificate(_, key, _) => key.public_key(),
-                Wanted::Agent(_, key) => key,
-                Wanted::AgentCertificate(..) | Wanted::RestOfAgent => continue,
-            };
-            rest.retain(|i| !matches!(i, AgentIdentity::PublicKey { key, .. } if key.key_data() == named.key_data()));
-        }
-        let mut tries = Vec::new();
-        for wanted in &self.wanted {
-            match wanted {
-                Wanted::Certificate(file, key, certificate) => {
-                    let label = format!("{file}-cert.pub (certificate `{}`)", clean(certificate.key_id()));
-                    tries.push(Try { label, with: With::Certificate(Arc::clone(key), Arc::clone(certificate)) });
-                }
-                Wanted::File(file, key) => {
-                    let label = label(file.as_str(), key.public_key());
-                    tries.push(Try { label, with: With::Key(Arc::clone(key)) });
-                }
-                Wanted::AgentCertificate(file, certificate) => {
-                    let label = format!(
-                        "{} (certificate `{}`, its key in the agent)",
-                        beside(file),
-                        clean(certificate.key_id())
-                    );
-                    tries.push(Try { label, with: With::KeyInAgent(Box::new((**certificate).clone())) });
-                }
-                Wanted::Agent(file, key) => {
-                    let label = label(&format!("{file} in the agent"), key);
-                    tries.push(Try { label, with: With::Agent(key.clone()) });
-                }
-                Wanted::RestOfAgent => tries.extend(rest.drain(..).map(|identity| match identity {
-                    AgentIdentity::PublicKey { key, comment } => {
-                        Try { label: label(&format!("agent key `{}`", clean(&comment)), &key), with: With::Agent(key) }
-                    }
-                    AgentIdentity::Certificate { certificate, comment } => Try {
-                        label: format!("agent certificate `{}`", clean(&comment)),
-                        with: With::AgentCertificate(Box::new(certificate)),
-                    },
-                })),
-            }
-        }
-        tries
-    }
-}
-
-impl With {
-    fn algorithm(&self) -> Algorithm {
-        match self {
-            Self::Key(key) | Self::Certificate(key, _) => key.algorithm(),
-            Self::Agent(key) => key.algorithm(),
-            Self::AgentCertificate(certificate) | Self::KeyInAgent(certificate) => certificate.algorithm(),
-        }
-    }
-
-    /// A person must confirm that the key is used.
-    fn wants_a_touch(&self) -> bool {
-        matches!(self.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
-    }
-}
-
-/// The certificate's file beside a key's.
-pub(super) fn beside(file: &Utf8Path) -> Utf8PathBuf {
-    let private = file.as_str().strip_suffix(".pub").unwrap_or(file.as_str());
-    Utf8PathBuf::from(format!("{private}-cert.pub"))
-}
-
-/// Why a certificate is not worth a try with a key from a file.
-fn useless(certificate: &Certificate, key: &PrivateKey) -> Option<&'static str> {
-    unfit(certificate, key.public_key()).or_else(|| {
-        matches!(key.algorithm(), Algorithm::Rsa { .. })
-            .then_some("a certificate for an RSA key can be used only from an agent")
-    })
-}
-
-/// Why a certificate is not worth a try with a key.
-fn unfit(certificate: &Certificate, key: &PublicKey) -> Option<&'static str> {
-    let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-    if certificate.public_key() != key.key_data() {
-        Some("it is for another key")
-    } else if !certificate.cert_type().is_user() {
-        Some("it is a certificate for hosts")
-    } else if now < certificate.valid_after() {
-        Some("it is not valid yet")
-    } else if now >= certificate.valid_before() {
-        Some("it has expired")
-    } else {
-        None
-    }
 }
 
 /// Gives the password to a host that asks for it as a question; other questions are not answered. What went wrong is told
@@ -486,10 +205,6 @@ async fn ask_back(user: &str, handle: &mut Handle<Handler>, password: &SecretStr
         asked = handle.authenticate_keyboard_interactive_respond(answers).await;
     }
     Err((given, "the host asks without end".to_owned()))
-}
-
-fn label(what: &str, key: &PublicKey) -> String {
-    format!("{what} ({})", key.fingerprint(HashAlg::Sha256))
 }
 
 async fn attempt(
@@ -540,7 +255,7 @@ fn closed(fate: &Fate, tried: Vec<String>) -> Problem {
     }
 }
 
-async fn connect_agent(socket: &Utf8Path) -> Result<AgentClient<UnixStream>, Problem> {
+pub(super) async fn connect_agent(socket: &Utf8Path) -> Result<AgentClient<UnixStream>, Problem> {
     let client = AgentClient::connect_uds(socket.as_std_path()).await;
     client.map_err(|e| Problem::Agent { socket: socket.to_owned(), reason: e.to_string() })
 }

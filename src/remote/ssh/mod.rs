@@ -14,6 +14,7 @@ pub mod known_hosts;
 mod limit;
 mod link;
 mod login;
+mod plan;
 mod program;
 mod session;
 mod sign;

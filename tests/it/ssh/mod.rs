@@ -3,6 +3,7 @@
 mod broken;
 mod cases;
 mod commands;
+mod settings;
 mod touch;
 
 use std::io::Write as _;

@@ -33,6 +33,10 @@ pub fn learn(file: &Utf8Path, endpoint: &Endpoint, key: &HostKey) -> io::Result<
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
 
     let (mut content, owner) = match File::open(&file) {
+        // What is replaced by a file has to be one: `/dev/null` stands for none.
+        Ok(opened) if !opened.metadata()?.is_file() => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
         Ok(opened) => (super::read_bounded(&file)?, Some(opened.metadata()?)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
         Err(e) => return Err(e),

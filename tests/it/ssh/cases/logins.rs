@@ -93,6 +93,8 @@ impl Logins {
         let keys_only = agent("keys-only", &[&bare]);
         let stub = held.clone();
         std::fs::remove_file(&held).unwrap();
+        let (apart, elsewhere) = (certified("apart", "ed25519", &["-n", "ops"]), dir.join("elsewhere.pub"));
+        std::fs::rename(dir.join("apart-cert.pub"), &elsewhere).unwrap();
         let broken = key("broken", "ed25519");
         std::fs::write(dir.join("broken-cert.pub"), "nonsense\n").unwrap();
         let rsa_agent = agent("rsa-agent", &[&rsa]);
@@ -144,6 +146,7 @@ impl Logins {
             ..connection
         };
         let no_file = |port| Connection { identity_files: Vec::new(), ..at(port) };
+        let certificate = |connection, file: &PathBuf| Connection { certificate_files: vec![utf8(file)], ..connection };
         let cases = vec![
             case("key file", at(main), "in"),
             case("the fourth of four files", with(&[&wrong[0], &wrong[1], &wrong[2], &identity], main), "in"),
@@ -175,6 +178,50 @@ impl Logins {
                 "in",
             ),
             case("certificate that is none", with(&[&broken], cert), "is not a certificate that can be read"),
+            case("key without the certificate that it needs", with(&[&apart], cert), "the login was refused; tried"),
+            case("user certificate apart from its key", certificate(with(&[&apart], cert), &elsewhere), "in"),
+            case(
+                "user certificate apart, for another key",
+                certificate(with(&[&wrong[0]], cert), &elsewhere),
+                "its key is neither in a file nor in the agent",
+            ),
+            by_agent(
+                "user certificate apart, its key in the agent",
+                certificate(no_file(cert), &dir.join("held-cert.pub")),
+                &keys_only,
+                "in",
+            ),
+            by_agent("named key is wrong, the agent's would do", with(&[&wrong[0]], cert), &certificates, "in"),
+            by_agent(
+                "named key is wrong, and only that may be tried",
+                Connection { identities_only: true, ..with(&[&wrong[0]], cert) },
+                &certificates,
+                "the login was refused; tried",
+            ),
+            by_agent(
+                "no file, and nothing else of the agent",
+                Connection { identities_only: true, ..no_file(cert) },
+                &certificates,
+                "no key to log in with",
+            ),
+            by_agent("full agent, only the named key", Connection { identities_only: true, ..at(strict) }, &full, "in"),
+            case(
+                "an agent of the host's own",
+                Connection { identity_agent: Some(certificates.1.clone()), ..no_file(cert) },
+                "in",
+            ),
+            by_agent(
+                "no agent for this host",
+                Connection { identity_agent: Some(Connection::NONE.into()), ..no_file(cert) },
+                &certificates,
+                "no key to log in with",
+            ),
+            by_agent(
+                "no file for this host",
+                Connection { identity_files: vec![Connection::NONE.into()], ..at(cert) },
+                &certificates,
+                "in",
+            ),
             case("user certificate, expired", with(&[&old], cert), "it has expired"),
             case("user certificate for somebody else", with(&[&other], cert), "the login was refused; tried"),
             by_agent("RSA user certificate in the agent", no_file(cert), &rsa_agent, "in"),
