@@ -20,6 +20,7 @@ mod papers_tests;
 mod passwords;
 #[cfg(debug_assertions)]
 mod pause;
+mod ping;
 mod prompt;
 mod propose;
 mod report;
@@ -36,6 +37,7 @@ mod signals;
 mod ssh_program;
 mod telling;
 mod token;
+mod tools;
 mod unlock;
 
 use std::process::ExitCode;
@@ -96,7 +98,7 @@ fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
             Command::Report(args) => report::report(session, &args),
             Command::Lint(args) => inventory::lint(session, &args),
             Command::Hosts(args) => hosts::hosts(session, &args).await,
-            Command::Ping(args) => hosts::ping(session, &args).await,
+            Command::Ping(args) => ping::ping(session, &args).await,
             Command::Exec(args) => exec::exec(session, &args).await,
             Command::Retire(args) => retire::retire(session, &args).await,
             Command::Audit(args) => audit::audit(session, &args).await,

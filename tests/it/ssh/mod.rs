@@ -3,6 +3,7 @@
 mod broken;
 mod cases;
 mod commands;
+mod ping;
 mod settings;
 mod touch;
 

@@ -6,11 +6,15 @@ ks_hello() {
   local tool have missing phase machine sh os guard by busy head
   ks_boot
   have= missing=
-  for tool in sha256sum stat mktemp sync mv dd timeout readlink chown chmod cat tail tr ln df od id; do
+  for tool in sha256sum stat mktemp sync mv dd timeout readlink chown chmod cat tail tr ln df od id rm mkdir rmdir ls date \
+    sleep grep; do
     command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
   done
-  for tool in systemctl docker docker-compose setsid systemd-run lsattr chcon setfattr crond cron; do
+  for tool in systemctl docker podman docker-compose setsid systemd-run lsattr chcon setfattr crond cron mkfifo find head sort cut getent; do
     command -v "$tool" >/dev/null 2>&1 && have="$have $tool"
+  done
+  for tool in "${HOME:-/root}/.docker" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do
+    [ ! -x "$tool/cli-plugins/docker-compose" ] || { have="$have compose"; break; }
   done
   [ ! -d /run/systemd/system ] || have="$have systemd"
   machine=-
