@@ -4,6 +4,7 @@ use camino::Utf8PathBuf;
 
 use super::CliError;
 use super::args::{LintArgs, Reach, Select};
+use super::proving;
 use super::rerun::Rerun;
 use super::session::Session;
 use super::ssh_program::SshProgram;
@@ -22,6 +23,8 @@ pub(super) struct Selected {
     pub(super) hosts: Vec<(Host, Vec<Step>)>,
     /// The secret that is minted, and the identity that it is minted for.
     pub(super) identity: Option<(SecretName, IdentitySpec)>,
+    /// The identities that other secrets must be for.
+    pub(super) proved: Vec<(SecretName, IdentitySpec)>,
 }
 
 impl Selected {
@@ -64,6 +67,7 @@ impl Selected {
         match faults {
             Some(faults) => Err(faults.into()),
             None => Ok(Self {
+                proved: proving::read(&proving::of_steps(hosts.iter().flat_map(|(_, steps)| steps)))?,
                 inventory,
                 inventory_name: joined(&wanted.inventory),
                 inventory_files: wanted.inventory.iter().map(|path| context.cwd.join(path)).collect(),
@@ -205,8 +209,10 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
             Err(found) => merge(&mut faults, found),
         }
     }
-    if let Some(Err(found)) = playbook.as_ref().map(identity) {
-        merge(&mut faults, found);
+    if let Some(playbook) = &playbook {
+        let minted = identity(playbook).err();
+        let others = playbook.identities.values().filter_map(|file| load::identity(file).err());
+        minted.into_iter().chain(others).for_each(|found| merge(&mut faults, found));
     }
     if let (Some(inventory), Some(playbook)) = (&inventory, &playbook) {
         playbook.check_hosts(inventory)?;

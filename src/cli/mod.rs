@@ -23,6 +23,7 @@ mod pause;
 mod ping;
 mod prompt;
 mod propose;
+mod proving;
 mod report;
 mod rerun;
 mod resume;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::CliError;
 use super::args::{Reach, RunArgs, RunSelect, Select};
 use super::inventory::Selected;
+use super::proving;
 use super::run::{self, Purpose};
 use super::session::Session;
 use crate::approval::{Kind, Sealed};
@@ -105,9 +106,11 @@ pub(super) fn files(wanted: &Wanted, selected: &Selected) -> Result<Vec<FileSeen
         SecretSource::Infisical { identity } => Some(("identity", identity)),
         _ => None,
     });
+    let proved = proving::of_steps(selected.hosts.iter().flat_map(|(_, steps)| steps));
     let named = std::iter::once(("playbook", &wanted.playbook))
         .chain(wanted.inventory.iter().map(|path| ("inventory", path)))
-        .chain(identities);
+        .chain(identities)
+        .chain(proved.values().map(|identity| ("identity", identity)));
     named.map(|(what, path)| seen(what, path)).collect()
 }
 

@@ -4,13 +4,14 @@ use super::CliError;
 use super::args::{Output, ResumeArgs};
 use super::ask::Asker;
 use super::from_hosts::{NOT_FORWARD, back_from_hosts};
+use super::proving;
 use super::rollback::{BY_OPERATOR, Wish, back, shared_for};
 use super::services::Servers;
 use super::session::Session;
 use crate::engine::{About, TokenNote};
 use crate::event::EventKind;
 use crate::journal::{Record, ReopenCommand, RunState};
-use crate::model::HostName;
+use crate::model::{HostName, Inventory};
 use crate::plan::RunPlan;
 use crate::rollout::{about, finish, go_on, is_open, same_secrets};
 use crate::step::Values;
@@ -67,6 +68,10 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     let (journal, state) = store.reopen(&plan.run, "resume", &operator)?;
     let needs_forge = plan.hosts.iter().any(|planned| planned.plan.steps.iter().any(|step| step.work.asks_forge()));
     let servers = Servers::new(&plan.services, needs_forge, &session.sources, &session.redactor).await?;
+    // Which tokens are shared was looked at when the run began, and these are the same.
+    let identities = proving::read(&proving::of_plan(plan))?;
+    let proving = proving::open(session, &plan.services, &identities).await?;
+    let servers = servers.issuing(&proving, &Inventory::default());
     let servers =
         servers.asking(Asker::new(plan.approval.clone(), store.clone(), operator.clone(), session.terminal()));
     let record = Record::RunReopened { command: ReopenCommand::Resume, by: operator };
@@ -93,5 +98,8 @@ async fn forward(session: &Session, args: &ResumeArgs, plan: &RunPlan, values: V
     super::token::settle(session, &plan.services, &shared, super::token::AtHand::default(), &mut outcome).await;
     let code = finish(&shared, &outcome).await;
     report.finish(&events);
+    for issuing in &proving {
+        let _ = issuing.issuer.operator().log_out().await;
+    }
     Ok(code)
 }

@@ -12,6 +12,7 @@ use super::inventory::{Selected, extra_vars};
 use super::order::{self, Order};
 use super::prompt::Terminal;
 use super::propose;
+use super::proving;
 use super::rerun::{Rerun, playbook_of};
 use super::services::Servers;
 use super::session::Session;
@@ -118,13 +119,15 @@ pub(super) async fn go(
         session.store()?;
     }
     let values = secrets(session, selected).await?;
+    proving::none_is_shared(selected, &values)?;
+    let proving = proving::open(session, &selected.inventory.services, &selected.proved).await?;
     let issuing = match &selected.identity {
         Some((name, spec)) if values.is_to_come(name) => {
             Some(token::open(session, &selected.inventory.services, (name, spec)).await?)
         }
         _ => None,
     };
-    let servers = servers(session, selected).await?.issuing(issuing.as_ref(), &selected.inventory);
+    let servers = servers(session, selected).await?.issuing(issuing.iter().chain(&proving), &selected.inventory);
     let asks = selected.hosts.iter().flat_map(|(_, steps)| steps).any(|step| matches!(step.action, Action::Approve(_)));
     let servers = match asks && !args.check {
         true => {
@@ -139,7 +142,7 @@ pub(super) async fn go(
     let shared = shared(session, selected, &run, &events, values, servers)?;
     let finished = whole(session, args, (wanted, selected, purpose), &shared, issuing.as_ref()).await;
     report.finish(&events);
-    if let Some(issuing) = issuing {
+    for issuing in issuing.iter().chain(&proving) {
         // What was lent for this ends by itself, too.
         let _ = issuing.issuer.operator().log_out().await;
     }

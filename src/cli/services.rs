@@ -1,5 +1,6 @@
 //! The environment's servers, as steps see them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::CliError;
 use super::ask::Asker;
 use super::token::Issuing;
-use crate::model::{self, AssertNotStored, Http, VerifyPublish};
+use crate::model::{self, AssertNotStored, Http, SecretName, VerifyPublish};
 use crate::remote::{Relay, Way};
 use crate::secret::{Redactor, SecretValue, Sources};
 use crate::service::forge::{self, Forge, ForgeClient, ForgeConfig, Progress, RunnerState};
@@ -22,7 +23,8 @@ pub(super) struct Servers {
     forge: Option<ForgeClient>,
     /// What it said when it did not accept us. It would say so to every host: it is not asked again.
     refused: OnceLock<String>,
-    issuer: Option<Arc<InfisicalIssuer>>,
+    /// By the secret: who says what it is for.
+    issuers: BTreeMap<SecretName, Arc<InfisicalIssuer>>,
     asker: Option<Asker>,
     /// Fingerprints of credentials that others use too.
     shared: Vec<String>,
@@ -57,11 +59,15 @@ impl Servers {
         Ok(Self { forge: Some(forge), ..Self::none() })
     }
 
-    /// With who issues the run's token, and what others use too.
-    pub(super) fn issuing(self, issuing: Option<&Issuing>, inventory: &model::Inventory) -> Self {
+    /// With who says what each secret is for, and what others use too.
+    pub(super) fn issuing<'a>(
+        self,
+        issuing: impl IntoIterator<Item = &'a Issuing>,
+        inventory: &model::Inventory,
+    ) -> Self {
         let shared = inventory.known.values().filter(|known| known.shared);
         Self {
-            issuer: issuing.map(|issuing| Arc::clone(&issuing.issuer)),
+            issuers: issuing.into_iter().map(|of| (of.secret.clone(), Arc::clone(&of.issuer))).collect(),
             shared: shared.map(|known| known.fingerprint.clone()).collect(),
             known: inventory.known.iter().map(|(name, known)| (name.clone(), known.fingerprint.clone())).collect(),
             ..self
@@ -75,7 +81,14 @@ impl Servers {
 
     /// No servers: for what asks none.
     pub(super) fn none() -> Self {
-        Self { forge: None, refused: OnceLock::new(), issuer: None, asker: None, shared: Vec::new(), known: Vec::new() }
+        Self {
+            forge: None,
+            refused: OnceLock::new(),
+            issuers: BTreeMap::new(),
+            asker: None,
+            shared: Vec::new(),
+            known: Vec::new(),
+        }
     }
 
     fn forge(&self) -> Result<&ForgeClient, ServiceError> {
@@ -90,8 +103,8 @@ fn told(error: &crate::service::forge::VerifyError) -> ServiceError {
 
 impl Servers {
     /// The proof, from here or by way of a host.
-    async fn proof(&self, token: &SecretValue, way: Option<Arc<dyn Way>>) -> Result<Proof, String> {
-        let issuer = self.issuer.as_ref().ok_or("nobody can say what this token is for")?;
+    async fn proof(&self, secret: &str, token: &SecretValue, way: Option<Arc<dyn Way>>) -> Result<Proof, String> {
+        let issuer = self.issuers.get(secret).ok_or("nobody can say what this token is for")?;
         let value = SecretString::from(token.expose_text());
         let expected = issuer.expected().sharing(self.shared.clone());
         let Some(way) = way else { return Ok(issuer.prove(&value, &expected).await) };
@@ -119,12 +132,13 @@ impl Services for Servers {
 
     fn prove<'a>(
         &'a self,
+        secret: &'a str,
         token: &'a SecretValue,
         way: Option<Arc<dyn Way>>,
     ) -> BoxFuture<'a, Result<Proved, ServiceError>> {
         Box::pin(async move {
             let auth = way.is_none();
-            let proof = self.proof(token, way).await.map_err(|message| ServiceError { message, auth })?;
+            let proof = self.proof(secret, token, way).await.map_err(|message| ServiceError { message, auth })?;
             Ok(Proved { narrow: proof.is_narrow(), summary: proof.summary(), rows: proof.rows })
         })
     }

@@ -73,7 +73,7 @@ pub async fn controllers_work(
                 Err(error) => Err(stop(error)),
             }
         }
-        Work::Prove { secret } => {
+        Work::Prove { secret, .. } => {
             let Some(value) = shared.values.get(secret) else {
                 return Err(Stop::new(StopKind::Failed, format!("the value of `{secret}` is not at hand")));
             };
@@ -159,7 +159,7 @@ async fn prove(
             return Err(Stop::new(StopKind::Failed, "this connection leads nowhere but to the host itself"));
         }
     };
-    let proved = keep_alive(sagas, shared.services.prove(value, way)).await;
+    let proved = keep_alive(sagas, shared.services.prove(secret, value, way)).await;
     let step::Proved { narrow, summary, rows } = proved.map_err(stop)?;
     let broad = rows.iter().any(|row| row.verdict == Verdict::Fail);
     let record = Record::Proved { secret: secret.clone(), narrow, summary: summary.clone(), rows: rows.clone() };

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
 use indexmap::IndexMap;
 use toml::de::DeValue;
 
@@ -22,7 +23,13 @@ use crate::model::{
 };
 
 /// The secrets that a playbook declares.
-pub(super) type Secrets = IndexMap<SecretName, SecretSource>;
+#[derive(Debug, Clone, Default)]
+pub(super) struct Secrets {
+    /// Where each comes from.
+    pub(super) sources: IndexMap<SecretName, SecretSource>,
+    /// Whose token one is to be, where it is not minted: the identity's file.
+    pub(super) identities: IndexMap<SecretName, Utf8PathBuf>,
+}
 
 /// What each action looks like, for the one who wrote something else.
 pub(super) fn example(key: &str) -> &'static str {
@@ -81,10 +88,10 @@ fn path(table: &Reader<'_>, key: &'static str) -> Option<RemotePath> {
 
 fn declared(table: &Reader<'_>, secrets: &Secrets) -> Option<SecretName> {
     let name = table.parsed("secret", |text| {
-        if secrets.contains_key(text) {
+        if secrets.sources.contains_key(text) {
             return Ok(text.to_owned());
         }
-        let names = || secrets.keys().map(String::as_str);
+        let names = || secrets.sources.keys().map(String::as_str);
         if let Some(near) = nearest(text, names()) {
             return Err(Problem::new(format!("unknown secret {}, did you mean `{near}`?", quoted(text))));
         }
@@ -328,11 +335,15 @@ fn http(table: &Reader<'_>) -> Option<Http> {
 
 fn prove(table: &Reader<'_>, secrets: &Secrets) -> Option<Prove> {
     let secret = declared(table, secrets)?;
-    if !matches!(secrets.get(&secret), Some(SecretSource::Infisical { .. })) {
-        table.wrong("secret", "only a secret from infisical has an identity that says what it may read");
+    let identity = secrets.identities.get(&secret).cloned();
+    let minted = matches!(secrets.sources.get(&secret), Some(SecretSource::Infisical { .. }));
+    if !minted && identity.is_none() {
+        let place = table.peek("secret").map_or_else(|| table.here(), |entry| entry.place);
+        let diag = Diag::at(place, format!("`{secret}` names no identity: nothing says what it may read"));
+        table.note(diag.help(format!("name the identity's file in [secrets.{secret}]: `identity = \"….toml\"`")));
         return None;
     }
-    Some(Prove { secret })
+    Some(Prove { secret, identity })
 }
 
 fn assert_not_stored(table: &Reader<'_>) -> Option<AssertNotStored> {

@@ -34,6 +34,8 @@ pub struct Playbook {
     pub rollout: Rollout,
     /// Where each secret comes from.
     pub secrets: IndexMap<SecretName, SecretSource>,
+    /// The files of the identities that secrets are to be for; not of one that is minted, which has its own.
+    pub identities: IndexMap<SecretName, Utf8PathBuf>,
     /// Who must sign, if this playbook asks for it.
     pub approval: Option<ApprovalPolicy>,
     vars: IndexMap<String, Var>,
@@ -112,13 +114,15 @@ fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Opt
     if let Some(rollout) = &rollout {
         barriers::check(&reader, &rollout.batches);
     }
+    barriers::identities(&reader, secrets.identities.keys());
     reader.finish();
     Some(Playbook {
         name: name?,
         path: path.to_owned(),
         hosts: hosts?.join(","),
         rollout: rollout?,
-        secrets,
+        secrets: secrets.sources,
+        identities: secrets.identities,
         approval: approval?,
         vars,
         steps: steps?,
@@ -128,19 +132,21 @@ fn read(sink: &Sink, node: &Node<'_>, path: &Utf8Path, context: &Context) -> Opt
 }
 
 fn secrets(reader: &Reader<'_>, path: &Utf8Path, context: &Context) -> Secrets {
-    let mut secrets = Secrets::new();
+    let mut secrets = Secrets::default();
     let Got::Is(table) = reader.table("secrets") else { return secrets };
     for entry in table.entries() {
         if let Err(problem) = check::plain(entry.key, "name for a secret", "_-", 64) {
             table.note(Diag::at(entry.key_place.clone(), problem.message));
         }
         // A secret whose source is wrong is declared all the same: that is one error, not two.
-        let source = shared::secret_source(&table, &entry, path, context).unwrap_or(SecretSource::Prompt);
+        let read = shared::secret(&table, &entry, path, context);
+        let (source, identity) = read.unwrap_or((SecretSource::Prompt, None));
         let minted = |source: &SecretSource| matches!(source, SecretSource::Infisical { .. });
-        if minted(&source) && secrets.values().any(minted) {
+        if minted(&source) && secrets.sources.values().any(minted) {
             table.note(Diag::at(entry.key_place.clone(), "a run gets one token from infisical, and this is a second"));
         }
-        secrets.insert(entry.key.to_owned(), source);
+        secrets.identities.extend(identity.map(|file| (entry.key.to_owned(), file)));
+        secrets.sources.insert(entry.key.to_owned(), source);
     }
     secrets
 }
@@ -391,12 +397,9 @@ impl Playbook {
         let here = Place::new(0, &(0..0));
         let reader = Reader::new(&sink, &here, tree.get_ref(), "a playbook", Fill::Never);
         let readers = step_readers(&reader, Fill::Host(&scope, host.name.as_str()));
-        let steps: Vec<Step> = self
-            .steps
-            .iter()
-            .zip(readers)
-            .filter_map(|(id, step)| read_step(step, id.clone(), &self.secrets))
-            .collect();
+        let secrets = Secrets { sources: self.secrets.clone(), identities: self.identities.clone() };
+        let steps: Vec<Step> =
+            self.steps.iter().zip(readers).filter_map(|(id, step)| read_step(step, id.clone(), &secrets)).collect();
         sink.finish()?;
         if steps.len() == self.steps.len() { Ok(steps) } else { Err(not_understood(&self.path)) }
     }

@@ -1,6 +1,6 @@
 //! Tables that several files share: where a secret comes from, a server, an approval.
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::Context;
 use super::check::{self, Problem};
@@ -16,13 +16,34 @@ pub(super) const SOURCES: &str = "name where it comes from: `{ from = \"prompt\"
 /// The keys of a secret's source.
 const SOURCE_KEYS: &[&str] = &["from", "path", "name", "argv", "identity"];
 
-/// `{ from = …, … }`. Where something else stands in it, that may be the secret itself, and no line is drawn.
+/// `{ from = …, … }`.
 pub(super) fn secret_source(
     parent: &Reader<'_>,
     entry: &Entry<'_>,
     file: &Utf8Path,
     context: &Context,
 ) -> Option<SecretSource> {
+    source(parent, entry, (file, context), false).map(|(source, _)| source)
+}
+
+/// `{ from = …, …, identity = … }`: where a secret comes from, and the file of the identity that it is to be for, where it is
+/// not minted.
+pub(super) fn secret(
+    parent: &Reader<'_>,
+    entry: &Entry<'_>,
+    file: &Utf8Path,
+    context: &Context,
+) -> Option<(SecretSource, Option<Utf8PathBuf>)> {
+    source(parent, entry, (file, context), true)
+}
+
+/// Where something else stands in it, that may be the secret itself, and no line is drawn.
+fn source(
+    parent: &Reader<'_>,
+    entry: &Entry<'_>,
+    (file, context): (&Utf8Path, &Context),
+    identified: bool,
+) -> Option<(SecretSource, Option<Utf8PathBuf>)> {
     let what = format!("the secret `{}`", entry.key);
     let toml::de::DeValue::Table(table) = entry.value else {
         let message = format!("`{}` must be a table that names a source, not a value", entry.key);
@@ -66,8 +87,13 @@ pub(super) fn secret_source(
             None
         }
     };
+    let minted = matches!(source, Some(SecretSource::Infisical { .. }));
+    let identity = match identified && source.is_some() && !minted {
+        true => reader.parsed("identity", path).optional(),
+        false => Some(None),
+    };
     reader.finish();
-    source
+    source.zip(identity)
 }
 
 /// `[services.…]`, each one whole: a later file replaces a service, it never mixes one's address with another's login.

@@ -456,6 +456,9 @@ pub struct Http {
 pub struct Prove {
     /// Which `[secrets.NAME]`.
     pub secret: SecretName,
+    /// The file of the identity that the secret is to be for, where it is not minted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Utf8PathBuf>,
 }
 
 /// `assert-not-stored = { repo, names }`.

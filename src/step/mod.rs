@@ -191,6 +191,9 @@ pub enum Work {
     Prove {
         /// Which.
         secret: SecretName,
+        /// The file of the identity that it is to be for, where it is not minted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<camino::Utf8PathBuf>,
     },
 }
 
@@ -442,7 +445,7 @@ impl Planner<'_> {
                 let from = if step.once == Once::Host { "from the host's side" } else { "from here" };
                 Ok(Planned::check(
                     format!("looks {from} whether `{}` reads its keys and nothing else", prove.secret),
-                    Work::Prove { secret: prove.secret.clone() },
+                    Work::Prove { secret: prove.secret.clone(), identity: prove.identity.clone() },
                 ))
             }
             Action::AssertNotStored(spec) => Ok(Planned::check(

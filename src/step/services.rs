@@ -91,6 +91,7 @@ pub trait Services: Send + Sync {
     /// When there is nobody to ask. What could not be looked at is told by the rows.
     fn prove<'a>(
         &'a self,
+        _secret: &'a str,
         _token: &'a SecretValue,
         _way: Option<Arc<dyn Way>>,
     ) -> BoxFuture<'a, Result<Proved, ServiceError>> {

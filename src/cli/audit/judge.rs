@@ -51,6 +51,12 @@ impl Names {
         self.of(fingerprint).1
     }
 
+    /// What a credential is called that others use, too.
+    pub(in crate::cli) fn shared(&self, fingerprint: &Fingerprint) -> Option<String> {
+        let (name, shared) = self.of(fingerprint);
+        name.filter(|_| shared)
+    }
+
     /// What a credential is called, and whether others use it too.
     fn of(&self, fingerprint: &Fingerprint) -> (Option<String>, bool) {
         if let Some((_, name, shared)) = self.known.iter().find(|(hex, ..)| fingerprint.hex().starts_with(hex)) {

@@ -111,23 +111,29 @@ pub(super) fn vars(says: &str) -> Value {
     json!({ "description": says, "type": "object", "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" } })
 }
 
-/// Where a secret comes from; never the secret. `minted`: whether Infisical may make it.
+/// Where a secret comes from; never the secret. `minted`: whether Infisical may make it, and so `prove` may look at it.
 pub(super) fn source(says: &str, minted: bool) -> Value {
     let from = |word: &str, says: &str| json!({ "description": says, "const": word });
     let local = "A path on this machine, relative to this file; ~/ is your home";
+    let identity =
+        || ("identity", text("The file of the identity that it must be for, relative to this one: `prove` looks"));
+    let shape = |says: &str, mut keys: Vec<(&'static str, Value)>, needed: &[&str]| {
+        keys.extend(minted.then(identity));
+        table(says, keys, needed)
+    };
     let mut shapes = vec![
-        table("Typed at a prompt", vec![("from", from("prompt", "Typed when it is needed, without echo"))], &["from"]),
-        table(
+        shape("Typed at a prompt", vec![("from", from("prompt", "Typed when it is needed, without echo"))], &["from"]),
+        shape(
             "From a file",
             vec![("from", from("file", "Read from a file that you alone can read")), ("path", text(local))],
             &["from", "path"],
         ),
-        table(
+        shape(
             "From the environment",
             vec![("from", from("env", "Taken from keyswap's own environment")), ("name", text("The variable"))],
             &["from", "name"],
         ),
-        table(
+        shape(
             "From a program",
             vec![
                 ("from", from("command", "What a program writes")),

@@ -88,8 +88,8 @@ fn action(key: &str) -> Value {
         "wait" => wait(),
         "http" => http(),
         "prove" => table(
-            "Prove that a minted secret reads its identity's keys and nothing else",
-            vec![("secret", text("One of [secrets], from infisical"))],
+            "Prove that a secret reads its identity's keys and nothing else",
+            vec![("secret", text("One of [secrets], which names its identity"))],
             &["secret"],
         ),
         "assert-not-stored" => table(

@@ -213,3 +213,20 @@ fn hops_are_written_out_and_the_bastion_does_not_jump_through_itself() {
     assert!(host(&default, "b").connection.jump.is_empty());
     assert_eq!(host(&default, "h").connection.jump.len(), 1);
 }
+
+#[test]
+fn a_secret_of_any_source_names_the_identity_that_it_must_be_for() {
+    for source in
+        ["from = 'prompt'", "from = 'file', path = 'x'", "from = 'env', name = 'X'", "from = 'command', argv = ['x']"]
+    {
+        let text = format!(
+            "hosts = 'all'\nsecrets.t = {{ {source}, identity = 'who.toml' }}\n[[steps]]\nname = '1'\nprove = {{ secret = 't' }}\n"
+        );
+        let steps = steps(&text, "[hosts.h]", "h", &[]).unwrap();
+        let Action::Prove(prove) = &steps[0].action else { panic!("{steps:?}") };
+        let file = prove.identity.as_ref().unwrap();
+        assert!(file.is_absolute() || file.starts_with("playbooks"), "{file}");
+        assert_eq!(file.file_name(), Some("who.toml"));
+        assert_eq!(playbook(&text).unwrap().identities["t"], *file);
+    }
+}

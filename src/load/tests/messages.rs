@@ -260,6 +260,11 @@ say!(
     )])
 );
 
+say!(
+    identity_that_no_step_proves,
+    about_playbook(&format!("{HEAD}identity = 'who.toml'\n[[steps]]\nname = 'x'\nbackup = {{ path = '/x' }}\n"))
+);
+
 #[test]
 fn a_file_that_is_not_there_is_told_once() {
     let path = camino::Utf8Path::new("/nowhere/x.toml");

@@ -143,3 +143,73 @@ fn a_host_that_does_not_reach_the_server_is_found_out() {
     assert_eq!(bench.facts(1), before, "{}", said.all());
     assert_eq!(bench.alive(), [""; 0], "{}", said.all());
 }
+
+/// The minted playbook, with its token from a file.
+fn from_file(bench: &Bench) -> std::path::PathBuf {
+    bench.playbook_with("from-file.toml", |text| {
+        let minted = "from = \"infisical\"\n";
+        assert!(text.contains(minted), "{text}");
+        text.replace(minted, "from = \"file\"\npath = \"by-hand\"\n")
+    })
+}
+
+fn write(bench: &Bench, token: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = bench.dir().join("by-hand");
+    std::fs::write(&path, token).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A token that nobody here minted is proved as well.
+#[test]
+fn a_token_from_a_file_is_proved_and_a_shared_one_is_placed_nowhere() {
+    let bench = Bench::with_identity(2, &[]);
+    bench.run(&bench.playbook(), &["--limit", "runner-1"]).assert(0, "succeeded", "changed");
+    let (narrow, before) = (bench.token(1), bench.facts(2));
+    let playbook = from_file(&bench);
+    let run = |inventory: &str| {
+        bench.say(&["run", playbook.to_str().unwrap(), "-i", inventory, "--limit", "runner-2", "--yes"])
+    };
+
+    write(&bench, &bench.story.admin_token);
+    let shared = run("inventory.toml");
+    assert_eq!(shared.code, Some(5), "{}", shared.all());
+    assert!(shared.stderr.contains("`shared`") && shared.stderr.contains("others use"), "{}", shared.all());
+    // Nobody says so: its proof does not pass.
+    let inventory = std::fs::read_to_string(bench.dir().join("inventory.toml")).unwrap();
+    std::fs::write(bench.dir().join("unsaid.toml"), inventory.replace("shared = true", "shared = false")).unwrap();
+    let unsaid = run("unsaid.toml");
+    assert_eq!((unsaid.code, failed(&unsaid)), (Some(2), vec![15]), "{}", unsaid.all());
+    assert_eq!(bench.facts(2), before, "{}", unsaid.all());
+
+    write(&bench, &narrow);
+    let said = run("inventory.toml");
+    said.assert(0, "succeeded", "changed");
+    let proofs: Vec<_> = said.events.iter().filter(|event| event["event"] == "proof").collect();
+    assert!(proofs.len() == 2 && proofs.iter().all(|proof| proof["narrow"] == true), "{}", said.all());
+    assert_eq!(bench.token(2), narrow);
+    assert_eq!(bench.alive().len(), 1, "a token that was not minted here is revoked by nobody");
+}
+
+/// A run of such a token that was cut off goes on, and proves it from the host's side.
+#[test]
+fn a_token_from_a_file_is_proved_again_by_the_run_that_goes_on() {
+    let bench = Bench::with_identity(2, &[]);
+    bench.run(&bench.playbook(), &["--limit", "runner-1"]).assert(0, "succeeded", "changed");
+    let narrow = bench.token(1);
+    write(&bench, &narrow);
+    let playbook = from_file(&bench);
+    let mut command = bench.command();
+    command.env("KEYSWAP_TEST_PAUSE", "journal:5:after");
+    let args = ["run", playbook.to_str().unwrap(), "-i", "inventory.toml", "--limit", "runner-2", "--yes"];
+    let mut run = Controller::start(command, &args, None);
+    assert!(run.stops(), "{}", run.end().all());
+    run.signal("KILL");
+    run.end();
+    let said = bench.say(&["resume", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    let proofs: Vec<_> = said.events.iter().filter(|event| event["event"] == "proof").collect();
+    assert!(proofs.iter().all(|proof| proof["narrow"] == true), "{}", said.all());
+    assert!(proofs.iter().any(|proof| proof["host"] == "runner-2"), "{}", said.all());
+    assert_eq!(bench.token(2), narrow);
+}
