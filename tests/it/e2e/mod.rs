@@ -6,6 +6,7 @@ mod cut_off;
 mod drain;
 mod failures;
 mod late_prepare;
+mod privileges;
 mod publish;
 mod rotation;
 mod two_names;

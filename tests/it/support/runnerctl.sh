@@ -61,6 +61,7 @@ take_over() {
         export "$rc_key=${rc_line#*=}"
     done <"$env_file"
     echo "$$" >"$live/runner.pid"
+    [ "$(id -u)" != 1000 ] || exec sh "$live/runner.sh"
     exec setpriv --reuid=1000 --regid=1000 --clear-groups sh "$live/runner.sh"
 }
 
