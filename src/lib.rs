@@ -18,3 +18,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod service;
 pub mod step;
+
+#[cfg(test)]
+mod testing;

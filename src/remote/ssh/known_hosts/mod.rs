@@ -12,7 +12,9 @@ mod key;
 mod learn;
 mod pattern;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -85,11 +87,20 @@ impl Endpoint {
 }
 
 /// All lines of one or more files, in order.
+///
+/// A fleet has a line for each host and asks for each of them: lines that list whole names are found by name. Others, with
+/// patterns or hashed names, have to be looked at one by one, which is done once for each name.
 #[derive(Debug, Default)]
 pub struct KnownHosts {
     files: Vec<Utf8PathBuf>,
     lines: Vec<Line>,
     notes: Vec<Note>,
+    /// Lines of whole names alone, by each of them.
+    by_name: HashMap<Vec<u8>, Vec<usize>>,
+    /// All other lines.
+    to_look_at: Vec<usize>,
+    /// Names that were looked up, and which of the other lines cover them.
+    looked_at: Mutex<HashMap<String, Arc<[usize]>>>,
 }
 
 /// A line that was skipped, and why.
@@ -193,7 +204,7 @@ impl KnownHosts {
             let place = || Place { file: file.to_owned(), line: index + 1 };
             match parse_line(raw) {
                 Ok(None) => {}
-                Ok(Some((mark, hosts, key))) => self.lines.push(Line { place: place(), mark, hosts, key }),
+                Ok(Some((mark, hosts, key))) => self.push(Line { place: place(), mark, hosts, key }),
                 Err(why) if broken.is_ok() && is_revocation(raw) => {
                     let why =
                         format!("line {} is marked as @revoked, and what it revokes is not told: {why}", index + 1);
@@ -203,6 +214,36 @@ impl KnownHosts {
             }
         }
         broken
+    }
+
+    fn push(&mut self, line: Line) {
+        let at = self.lines.len();
+        match line.hosts.whole_names() {
+            Some(names) => names.into_iter().for_each(|name| {
+                let lines = self.by_name.entry(name.to_vec()).or_default();
+                if lines.last() != Some(&at) {
+                    lines.push(at);
+                }
+            }),
+            None => self.to_look_at.push(at),
+        }
+        self.lines.push(line);
+        self.looked_at.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The lines that cover a name, in their order.
+    fn covering(&self, name: &str) -> Vec<usize> {
+        let known = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let others = known.unwrap_or_else(|| {
+            let covers = |at: &&usize| self.lines.get(**at).is_some_and(|line| line.hosts.cover(name));
+            let found: Arc<[usize]> = self.to_look_at.iter().filter(covers).copied().collect();
+            let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(looked_at.entry(name.to_owned()).or_insert(found))
+        });
+        let mut all = self.by_name.get(name.as_bytes()).cloned().unwrap_or_default();
+        all.extend(others.iter());
+        all.sort_unstable();
+        all
     }
 
     /// The files that were asked for, present or not.
@@ -278,17 +319,28 @@ impl KnownHosts {
     }
 
     /// The lines with a mark that are about an endpoint, with its port or without.
-    fn marked<'a>(&'a self, mark: Mark, endpoint: &Endpoint) -> impl Iterator<Item = &'a Line> {
-        let names = [endpoint.listed_as(), endpoint.name.clone()];
-        self.lines.iter().filter(move |l| l.mark == mark && names.iter().any(|name| l.hosts.cover(name)))
+    fn marked(&self, mark: Mark, endpoint: &Endpoint) -> impl Iterator<Item = &Line> {
+        let listed = endpoint.listed_as();
+        let mut lines = self.covering(&listed);
+        if listed != endpoint.name {
+            lines.extend(self.covering(&endpoint.name));
+            lines.sort_unstable();
+            lines.dedup();
+        }
+        self.these(lines, mark)
     }
 
     /// The plain lines for an endpoint: those for its port, or, where there are none, those for the bare name.
-    fn recorded<'a>(&'a self, endpoint: &Endpoint) -> impl Iterator<Item = &'a Line> {
-        let plain = |name: String| self.lines.iter().filter(move |l| l.mark == Mark::Plain && l.hosts.cover(&name));
-        let listed = endpoint.listed_as();
-        let name = if plain(listed.clone()).next().is_some() { listed } else { endpoint.name.clone() };
-        plain(name)
+    fn recorded(&self, endpoint: &Endpoint) -> impl Iterator<Item = &Line> {
+        let mut lines = self.covering(&endpoint.listed_as());
+        if self.these(lines.clone(), Mark::Plain).next().is_none() {
+            lines = self.covering(&endpoint.name);
+        }
+        self.these(lines, Mark::Plain)
+    }
+
+    fn these(&self, lines: Vec<usize>, mark: Mark) -> impl Iterator<Item = &Line> {
+        lines.into_iter().filter_map(|at| self.lines.get(at)).filter(move |line| line.mark == mark)
     }
 }
 

@@ -37,6 +37,13 @@ impl Hosts {
         }
     }
 
+    /// The names, if the line lists whole names and nothing else: then it covers exactly these.
+    pub(super) fn whole_names(&self) -> Option<Vec<&[u8]>> {
+        let Self::Patterns(patterns) = self else { return None };
+        let whole = |p: &Pattern| !p.negated && !p.glob.iter().any(|byte| matches!(byte, b'*' | b'?'));
+        patterns.iter().map(|p| whole(p).then_some(p.glob.as_slice())).collect()
+    }
+
     /// Whether the line is about `name` (lower case; `[name]:port` for ports other than 22).
     pub(super) fn cover(&self, name: &str) -> bool {
         match self {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use russh::keys::ssh_encoding::base64::{Base64, Encoding};
 
 use super::*;
+use crate::testing::Fuzz;
 
 /// A key of some type that differs by its last byte.
 fn key(kind: &str, last: u8) -> HostKey {
@@ -228,31 +229,108 @@ fn matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-proptest! {
-    #[test]
-    fn no_file_makes_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+#[test]
+fn fuzz_known_hosts() {
+    let fuzz = Fuzz::new("known_hosts, any bytes");
+    fuzz.run(&prop::collection::vec(any::<u8>(), 0..400), |bytes| {
         let mut known = KnownHosts::default();
-        let _ = known.add("kh".into(), &bytes);
+        let read = known.add("kh".into(), &bytes);
         let _ = known.check(&Endpoint::new("h1", 2222), &ed(1));
-    }
-
-    #[test]
-    fn no_line_made_of_real_parts_makes_it_panic_or_trust(
-        parts in prop::collection::vec(prop::sample::select(vec![
-            "@revoked", "@cert-authority", "@", "h1", "[h1]:2222", "*", "!h1", "|1|", "|1|aGk=|aGk=", ",", " ", "\t",
-            "\n", "ssh-ed25519", "ssh-rsa", "AAAA", "AAAAC3NzaC1lZDI1NTE5AAAAAQ==", "=", "#", "\u{e9}", "\0",
-        ]), 0..24)
-    ) {
+        if read.is_ok() { "read" } else { "refused whole" }
+    });
+    let whole = format!(" {}\n", ed(1));
+    let parts = [
+        "@revoked",
+        "@cert-authority",
+        "@",
+        "h1",
+        "[h1]:2222",
+        "*",
+        "!h1",
+        "|1|",
+        "|1|aGk=|aGk=",
+        ",",
+        " ",
+        "\t",
+        "\n",
+        "ssh-ed25519",
+        "ssh-rsa",
+        "AAAA",
+        "AAAAC3NzaC1lZDI1NTE5AAAAAQ==",
+        "=",
+        "#",
+        "\u{e9}",
+        "\0",
+    ];
+    // Whole keys often enough that many files have a line.
+    let parts = prop_oneof![3 => prop::sample::select(parts.map(str::to_owned).to_vec()), 1 => Just(whole)];
+    let real = Fuzz::new("known_hosts, real parts");
+    real.run(&prop::collection::vec(parts, 0..24), |parts| {
         let mut known = KnownHosts::default();
         // A damaged revocation is an error, and what else stands there is still read.
-        let _ = known.add("kh".into(), parts.concat().as_bytes());
+        let read = known.add("kh".into(), parts.concat().as_bytes());
         for port in [22, 2222] {
-            let endpoint = Endpoint::new("h1", port);
-            let verdict = known.check(&endpoint, &ed(7));
-            prop_assert!(!matches!(verdict, Verdict::Trusted(_) | Verdict::Revoked(_)), "{:?}", verdict);
+            let verdict = known.check(&Endpoint::new("h1", port), &ed(7));
+            assert!(!matches!(verdict, Verdict::Trusted(_) | Verdict::Revoked(_)), "{verdict:?}");
         }
-    }
+        match (read, known.lines.len()) {
+            (Err(_), _) => "refused whole",
+            (Ok(()), 0) => "without a line",
+            (Ok(()), _) => "with lines, none trusted",
+        }
+    });
+}
 
+/// `h1`, hashed.
+const HASHED_H1: &str = "|1|c2FsdA==|Jj1CLwac++Wy3FPgIR0TcavW0Kg=";
+
+/// What an index finds is what a look at every line finds, in the same order.
+#[test]
+fn fuzz_known_hosts_by_name() {
+    let hosts = prop::sample::select(vec![
+        "h1",
+        "h2",
+        "[h1]:2222",
+        "H1",
+        "h*",
+        "*",
+        "h?",
+        "!h1",
+        "*,!h1",
+        "h1,h2",
+        "h1,H1,h1",
+        "h2,*",
+    ]);
+    let hashed = prop::bool::weighted(0.2);
+    let mark = prop::sample::select(vec!["", "", "", "@revoked ", "@cert-authority "]);
+    let line = (mark, hosts, hashed, 0_u8..4).prop_map(|(mark, hosts, hashed, last)| {
+        let hosts = if hashed { HASHED_H1.to_owned() } else { hosts.to_owned() };
+        format!("{mark}{hosts} {}\n", ed(last))
+    });
+    let fuzz = Fuzz::new("known_hosts, by name and one by one");
+    fuzz.run(&prop::collection::vec(line, 0..12), |lines| {
+        let known = known(&lines.concat());
+        for name in ["h1", "h2", "[h1]:2222", "h3", ""] {
+            let all: Vec<usize> = (0..known.lines.len()).filter(|at| known.lines[*at].hosts.cover(name)).collect();
+            // The second answer is a remembered one.
+            assert_eq!((known.covering(name), known.covering(name)), (all.clone(), all), "{name}: {lines:?}");
+        }
+        "agree"
+    });
+}
+
+#[test]
+fn a_fleet_s_lines_are_found_and_not_looked_through() {
+    let fleet: String = (0..3000).map(|n| format!("h{n},192.0.2.{n} {}\n", ed(1))).collect();
+    let known = known(&format!("{fleet}@revoked * {}\n", ed(9)));
+    assert_eq!((known.to_look_at.len(), known.lines.len()), (1, 3001));
+    for n in 0..3000 {
+        let at = known.check(&Endpoint::new(&format!("h{n}"), 22), &ed(1));
+        assert!(matches!(at, Verdict::Trusted(Place { line, .. }) if line == n + 1));
+    }
+}
+
+proptest! {
     #[test]
     fn patterns_mean_what_the_definition_says(pattern in "[ab*?]{0,8}", text in "[ab]{0,8}") {
         prop_assert_eq!(pattern::matches(pattern.as_bytes(), text.as_bytes()), matches_by_definition(pattern.as_bytes(), text.as_bytes()));
