@@ -12,6 +12,7 @@ mod admin;
 mod clock;
 mod identities;
 mod jwt;
+mod links;
 mod projects;
 mod reply;
 mod rights;
@@ -31,7 +32,8 @@ use serde_json::json;
 pub use self::clock::Clock;
 pub use self::rights::Rule;
 pub use self::world::{
-    Folder, Identity, Membership, Named, Org, Privilege, Project, Role, Secret, Token, TokenAuth, UniversalAuth, World,
+    Folder, Identity, Import, Membership, Named, Org, Privilege, Project, Role, Secret, Token, TokenAuth,
+    UniversalAuth, World,
 };
 pub use super::faults::{Fault, FaultKind};
 use super::faults::{Server, Switchboard};

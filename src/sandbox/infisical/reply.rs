@@ -30,6 +30,17 @@ impl No {
         Self(Box::new(Refused { status, error, message, details: None, plain: false }))
     }
 
+    /// With details.
+    pub(super) fn detailed(mut self, details: Value) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
+    /// What it says.
+    pub(super) fn message(&self) -> &Value {
+        &self.0.message
+    }
+
     pub(super) fn respond(self) -> Response {
         let Refused { status, error, message, details, plain } = *self.0;
         let mut body = json!({"message": message, "error": error, "statusCode": status});

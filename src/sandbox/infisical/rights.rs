@@ -170,6 +170,7 @@ pub(super) fn role_rules(slug: &str) -> Vec<Rule> {
     match slug {
         "admin" => vec![
             Rule::new(&all, "secret-folders"),
+            Rule::new(&all, "secret-imports"),
             Rule::new(&all, "role"),
             Rule::new(&all, "settings"),
             Rule::new(&[&secrets[..], &["read", "create", "edit", "delete"][..]].concat(), "secrets"),

@@ -131,11 +131,16 @@ fn closed(world: &mut World, ask: &Ask, path: &[&str]) -> Said {
         (_, "v1", ["projects", _, "permissions"]) | ("GET", "v1", ["organization", "permissions"]) => {
             Some(|_, ask, _, _| Err(wrong_login(&ask.target)))
         }
+        // The console's own: a person's login alone is taken there.
+        ("GET", "v1", ["dashboard", ..] | ["secrets", _, "access-list"]) => {
+            Some(|_, ask, _, _| Err(wrong_login(&ask.target)))
+        }
         (_, "v1", ["projects", ..]) | ("GET", "v1", ["workspace"]) => Some(World::projects),
         ("POST", "v2", ["workspace", _, "roles"]) => Some(World::projects),
         (_, "v2", ["identity-project-additional-privilege", ..]) => Some(World::privileges),
         ("GET", "v1", ["additional-privilege", "identity"]) => Some(World::privileges),
         (_, "v2", ["folders"]) => Some(World::folders),
+        ("POST", "v2", ["secret-imports"]) | ("DELETE", "v2", ["secret-imports", _]) => Some(World::imports),
         (_, "v4", ["secrets", ..]) | ("GET", "v3", ["secrets", "raw", ..]) => Some(World::secrets),
         ("GET", "v1", ["admin", ..] | ["organization", "audit-logs" | "roles"])
         | ("GET", "v2", ["organizations", _, "identity-memberships"]) => Some(World::admin),

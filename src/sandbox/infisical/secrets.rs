@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::links;
 use super::reply::{Ask, No, Said, bad_request, no_route, not_found, required};
 use super::rights::{Place, Rule, allows, need};
 use super::show;
@@ -30,8 +31,8 @@ impl World {
         let rules = self.remembered_rules(&spot.project, who)?;
         let project = self.project(&spot.project).cloned().ok_or_else(|| not_found("project"))?;
         match (ask.method.as_str(), rest) {
-            ("GET", []) => list(ask, &project, &spot, &rules),
-            ("GET", [name]) => read(ask, &project, &spot, &rules, name),
+            ("GET", []) => list(ask, &project, &spot, (&rules, old)),
+            ("GET", [name]) => read(ask, &project, &spot, (&rules, old), name),
             ("POST", [name]) => {
                 folder(&project, &spot, "CreateSecret")?;
                 need_at(&rules, "create", &spot, name)?;
@@ -149,7 +150,22 @@ fn folder(project: &Project, spot: &Spot, class: &str) -> Result<(), No> {
     }
 }
 
-fn read(ask: &Ask, project: &Project, spot: &Spot, rules: &[Rule], name: &str) -> Said {
+/// Whether something is asked for. The old address wants it said, the new one takes it for granted.
+fn wanted(ask: &Ask, keys: [&str; 2], old: bool) -> bool {
+    let said = keys.iter().find_map(|key| ask.asked(key));
+    said.map_or(!old, |said| said == "true")
+}
+
+/// The secret with its value as the caller wants it.
+fn valued(ask: &Ask, project: &Project, secret: &Secret, (rules, old): (&[Rule], bool)) -> Result<Secret, No> {
+    let mut secret = secret.clone();
+    if wanted(ask, ["expandSecretReferences", "expand_secret_references"], old) {
+        secret.value = links::expanded(project, rules, &secret)?;
+    }
+    Ok(secret)
+}
+
+fn read(ask: &Ask, project: &Project, spot: &Spot, (rules, old): (&[Rule], bool), name: &str) -> Said {
     folder(project, spot, "GetSecretByName")?;
     need_at(rules, "describeSecret", spot, name)?;
     let secret = project.secret(&spot.environment, &spot.path, name);
@@ -160,10 +176,14 @@ fn read(ask: &Ask, project: &Project, spot: &Spot, rules: &[Rule], name: &str) -
         let message = format!("You do not have permission to view secret value on secret with name '{name}'");
         return Err(No::new(403, "ForbiddenReadSecretError", message));
     }
-    Ok(json!({"secret": show::secret(&project.id, secret, hidden)}))
+    if hidden {
+        return Ok(json!({"secret": show::secret(&project.id, secret, hidden)}));
+    }
+    let secret = valued(ask, project, secret, (rules, old))?;
+    Ok(json!({"secret": show::secret(&project.id, &secret, hidden)}))
 }
 
-fn list(ask: &Ask, project: &Project, spot: &Spot, rules: &[Rule]) -> Said {
+fn list(ask: &Ask, project: &Project, spot: &Spot, (rules, old): (&[Rule], bool)) -> Said {
     let hidden = ask.asked("viewSecretValue") == Some("false");
     need(rules, "describeSecret", "secrets", None)?;
     if !hidden {
@@ -181,15 +201,22 @@ fn list(ask: &Ask, project: &Project, spot: &Spot, rules: &[Rule]) -> Said {
         })
         .collect();
     found.sort_by(|a, b| a.key.cmp(&b.key));
-    let shown: Vec<Value> = found
+    let shown: Result<Vec<Value>, No> = found
         .into_iter()
         .map(|secret| {
             let at = Place { environment: &secret.environment, path: &secret.path, name: &secret.key };
-            let may = allows(rules, "readValue", "secrets", Some(&at));
-            show::secret(&project.id, secret, hidden || !may)
+            if hidden || !allows(rules, "readValue", "secrets", Some(&at)) {
+                return Ok(show::secret(&project.id, secret, true));
+            }
+            let secret = valued(ask, project, secret, (rules, old)).map_err(|no| links::list_refused(&no))?;
+            Ok(show::secret(&project.id, &secret, false))
         })
         .collect();
-    Ok(json!({"secrets": shown, "imports": []}))
+    let imports = match wanted(ask, ["includeImports", "include_imports"], old) {
+        true => links::imported(project, rules, (&spot.environment, &spot.path), hidden),
+        false => Vec::new(),
+    };
+    Ok(json!({"secrets": shown?, "imports": imports}))
 }
 
 /// Blanks around a value go, one line end at its end stays.

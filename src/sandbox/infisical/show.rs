@@ -183,6 +183,16 @@ pub(super) fn written(project: &str, secret: &Secret) -> Value {
     })
 }
 
+/// A secret in a listing of imports: less is shown there, and its project not at all.
+pub(super) fn imported(secret: &Secret, hidden: bool) -> Value {
+    json!({
+        "id": secret.id, "_id": secret.id, "workspace": "", "environment": secret.environment, "version": secret.version,
+        "type": "shared", "secretKey": secret.key, "secretValue": if hidden { HIDDEN } else { &secret.value },
+        "secretComment": "", "skipMultilineEncoding": false, "isRotatedSecret": false, "rotationId": null,
+        "secretValueHidden": hidden, "secretMetadata": [],
+    })
+}
+
 /// A secret as a read answers.
 pub(super) fn secret(project: &str, secret: &Secret, hidden: bool) -> Value {
     let mut shown = with(

@@ -65,6 +65,23 @@ pub struct Secret {
     pub times: (i64, i64),
 }
 
+/// A folder's import of another one.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// Its id.
+    pub id: String,
+    /// The id of the folder that it was made in.
+    pub folder: String,
+    /// The slug of the environment that it is from.
+    pub environment: String,
+    /// The path of the folder that it is from.
+    pub path: String,
+    /// Its place among the imports of its folder.
+    pub position: usize,
+    /// When it was made, in milliseconds.
+    pub made: i64,
+}
+
 /// A project.
 #[derive(Debug, Clone)]
 pub struct Project {
@@ -82,6 +99,8 @@ pub struct Project {
     pub folders: Vec<Folder>,
     /// Its secrets.
     pub secrets: Vec<Secret>,
+    /// Its imports.
+    pub imports: Vec<Import>,
     /// The ids of its four built-in roles.
     pub roles: [String; 4],
     /// When it was made, in milliseconds.
@@ -305,6 +324,7 @@ impl World {
                 .map(environment)
                 .to_vec(),
             folders: Vec::new(),
+            imports: Vec::new(),
             secrets: Vec::new(),
             roles: std::array::from_fn(|_| new_id()),
             made: self.clock.now(),
