@@ -78,7 +78,9 @@ impl Shell {
             (shell.buffer, deadline) = boot.admit(&mut *shell.pipe, deadline).await?;
         }
         let started = async {
-            shell.pipe.send(Bytes::from(hello)).await?;
+            if let Err(lost) = shell.pipe.send(Bytes::from(hello)).await {
+                return Err(shell.why_it_ended(lost).await);
+            }
             let wanted = format!("H {} ", shell.nonce);
             let mut noise = 0;
             loop {
@@ -143,6 +145,18 @@ impl Shell {
     /// Ends the shell's input, so that it ends itself, and lets go of the connection.
     pub(crate) async fn close(self) {
         self.pipe.close().await;
+    }
+
+    /// Why nothing can be sent any more: a program that has ended by itself says more than that it has ended.
+    async fn why_it_ended(&mut self, lost: Lost) -> ShellError {
+        while self.buffer.len() <= MAX_NOISE {
+            match self.fill().await {
+                Ok(()) => {}
+                Err(why @ ShellError::NotStarted { .. }) => return why,
+                Err(_) => break,
+            }
+        }
+        lost.into()
     }
 
     async fn fill(&mut self) -> Result<(), ShellError> {
@@ -236,6 +250,39 @@ mod tests {
             Shell { pipe: Box::new(Script(pieces)), nonce: "nonce".to_owned(), next: 0, buffer: BytesMut::new() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(shell.request("true", b"", Duration::from_secs(10)))
+    }
+
+    /// Takes nothing any more, and has said why.
+    struct Ended;
+
+    impl Pipe for Ended {
+        fn send(&mut self, _: Bytes) -> BoxFuture<'_, Result<(), Lost>> {
+            Box::pin(async { Err(Lost { reason: "the program has ended".to_owned() }) })
+        }
+
+        fn recv(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, Lost>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn stderr_tail(&self) -> String {
+            "doas: a terminal is required\n".to_owned()
+        }
+
+        fn exit(&self) -> Option<Exit> {
+            Some(Exit::Status(1))
+        }
+
+        fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    #[tokio::test]
+    async fn who_ends_before_he_was_told_anything_is_heard() {
+        let started = Shell::start(Box::new(Ended), None, None, Duration::from_secs(10)).await;
+        let Err(why) = started else { panic!("nothing was started") };
+        let stderr = Some("doas: a terminal is required\n".to_owned());
+        assert_eq!(why, ShellError::NotStarted { status: Some(1), stderr });
     }
 
     /// An answer comes whole or not at all.
