@@ -49,7 +49,7 @@ struct Args {
     #[arg(long)]
     no_remains: bool,
     /// Told by `cargo bench`.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
     /// In a network of its own already.
     #[arg(long, hide = true)]

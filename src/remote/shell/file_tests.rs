@@ -5,8 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SHELLS: &[&[&str]] = &[&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
+use super::tests::SHELLS;
+
 const LIBRARY: &str = concat!(
+    "KS_HANDS_PL='",
+    include_str!("lib/hands.pl"),
+    "'\n",
+    include_str!("lib/hands.sh"),
+    "\n",
     include_str!("lib/base.sh"),
     "\n",
     include_str!("lib/file.sh"),
@@ -30,7 +36,7 @@ pub(super) fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration
     let output = Command::new("timeout")
         .arg("60")
         .args(shell)
-        .args(["-c", &format!("cd \"$1\" && . ./lib.sh\n{script}"), "-"])
+        .args(["-c", &format!("cd \"$1\" && . ./lib.sh\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"), "-"])
         .arg(dir)
         .stdin(Stdio::null())
         .output()
@@ -92,7 +98,8 @@ fn what_is_exchanged_for_a_new_file_gets_nothing_and_is_not_taken_for_it() {
             std::fs::write(&empty, "").unwrap();
             // As soon as it is made, before anything else is done with it.
             let script = format!(
-                "stat() {{ [ -n \"$f\" ] || {{ f=$KS_TEMP; e={e}; rm $f; {plant}; }}; command stat \"$@\"; }}
+                "ks_fstat() {{ [ -n \"$f\" ] || {{ f=$KS_TEMP; e={e}; rm $f; {plant}; }}
+                     ks_get stat -L -c \"$KS_FACTS\" -- /proc/self/fd/$1 && KS_FD_FACTS=$KS_GOT; }}
                  sha=$(printf secret | sha256sum); f=
                  (ks_temp .keyswap-x. 644 $KS_UID $KS_GID; printf secret >&5; ks_seal token ${{sha%% *}}; echo sealed) |
                      grep -e sealed -e '^fail' | tr '\t' ' ' | cut -d' ' -f1; rm -rf ./.keyswap-x.* token",

@@ -34,6 +34,10 @@ pub use host::ShellHost;
 
 /// The library, in the order in which its pieces build on each other; `loop.sh` is last and does not return.
 const PIECES: &[&str] = &[
+    "KS_HANDS_PL='",
+    include_str!("lib/hands.pl"),
+    "'",
+    include_str!("lib/hands.sh"),
     include_str!("lib/base.sh"),
     include_str!("lib/file.sh"),
     include_str!("lib/env.sh"),

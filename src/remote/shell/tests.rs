@@ -59,7 +59,14 @@ impl Pipe for LocalPipe {
     }
 }
 
-pub(super) const SHELLS: &[&[&str]] = &[&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
+/// Every shell, with the hands (a host with Perl) and without.
+pub(super) const SHELLS: &[&[&str]] = &[
+    &["dash"],
+    &["env", "KS_PLAIN=1", "dash"],
+    &["bash", "--norc"],
+    &["busybox", "ash"],
+    &["env", "KS_PLAIN=1", "busybox", "ash"],
+];
 
 pub(super) async fn host(shell: &[&str], state: &Path) -> ShellHost {
     let child = Command::new("setsid")

@@ -115,8 +115,8 @@ ks_random() {
 
 # ks_hex FILE: sets KS_SHA to the file's SHA-256. FILE is opened as given: use /proc/self/fd/N for a checked one.
 ks_hex() {
-  KS_SHA=$(sha256sum <"$1" 2>/dev/null) || return 1
-  KS_SHA=${KS_SHA%% *}
+  ks_get sha256sum <"$1" 2>/dev/null || return 1
+  KS_SHA=${KS_GOT%% *}
   [ ${#KS_SHA} = 64 ]
 }
 
@@ -136,7 +136,7 @@ ks_bounded() {
   local limit
   limit=$1
   shift
-  timeout -k 5 "$limit" "$@" </dev/null 5>&- 6>&- 7>&-
+  timeout -k 5 "$limit" "$@" </dev/null 5>&- 6>&- 7>&- 8>&- 9<&-
 }
 
 # ks_user SECONDS DIR SCRIPT [KIB]: runs an operator's command line. Its output goes through a fifo in DIR to a reader that
@@ -153,7 +153,7 @@ ks_user() {
   KS_OUT=
   mkfifo "$base.f" 2>/dev/null || {
     KS_RC=0
-    timeout -k 5 "$1" sh -c "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- || KS_RC=$?
+    timeout -k 5 "$1" sh -c "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9<&- || KS_RC=$?
     return 0
   }
   # shellcheck disable=SC2094 # only whether the fifo still is there
@@ -163,9 +163,9 @@ ks_user() {
     case $line in [0-9]*+*' '*) [ "${line%%+*}" -lt $most ] || cat >/dev/null ;; *) cat >/dev/null ;; esac
     # Nobody waits for it any more where the fifo is gone.
     [ ! -e "$base.f" ] || : >"$base.end"
-  } <"$base.f" >/dev/null 2>&1 &
+  } <"$base.f" >/dev/null 2>&1 8>&- 9<&- &
   reader=$!
-  timeout -k 5 "$1" sh -c "$3" </dev/null >"$base.f" 2>&1 5>&- 6>&- 7>&-
+  timeout -k 5 "$1" sh -c "$3" </dev/null >"$base.f" 2>&1 5>&- 6>&- 7>&- 8>&- 9<&-
   KS_RC=$?
   i=0
   # The reader sees the end at once; whoever holds the output open beyond it is not waited for.

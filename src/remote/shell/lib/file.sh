@@ -74,14 +74,14 @@ ks_facts_of() {
 
 # ks_lstat NAME: facts of ./NAME itself; fails when there is nothing.
 ks_lstat() {
-  local facts
-  facts=$(stat -c "$KS_FACTS" -- "./$1" 2>/dev/null) || return 1
-  ks_facts_of "$facts"
+  ks_get stat -c "$KS_FACTS" -- "./$1" 2>/dev/null || return 1
+  ks_facts_of "$KS_GOT"
 }
 
 # ks_fstat FD: sets KS_FD_FACTS to the facts of a descriptor.
 ks_fstat() {
-  KS_FD_FACTS=$(stat -L -c "$KS_FACTS" -- "/proc/self/fd/$1")
+  ks_get stat -L -c "$KS_FACTS" -- "/proc/self/fd/$1" || return 1
+  KS_FD_FACTS=$KS_GOT
 }
 
 # ks_alone FACTS: a directory with these facts is ours alone: nobody else can change a name in it.
@@ -97,8 +97,15 @@ ks_alone() {
 # helper got cannot change any more: KS_HELD names it by descriptor. ks_drop lets go.
 ks_hold() {
   local i
+  KS_HOLDER=
+  if [ -n "$KS_HANDS" ]; then
+    # They do not wait for whom a pipe would wait for.
+    ks_hand hold "./$1" || return 1
+    KS_HELD=/proc/$KS_HANDS/fd/$KS_SAID
+    return 0
+  fi
   # A grandchild: no shell of ours has a word to say when it is killed. `exec` first, or it would wait with our pipe in hand.
-  KS_HOLDER=$( (exec >/dev/null 2>&1; exec sleep 10 8<"./$1") & echo $!)
+  KS_HOLDER=$( (exec >/dev/null 2>&1 8>&- 9<&-; exec sleep 10 8<"./$1") & echo $!)
   KS_HELD=/proc/$KS_HOLDER/fd/8
   i=0
   until [ -e "$KS_HELD" ]; do
@@ -108,17 +115,21 @@ ks_hold() {
   done
 }
 
-ks_drop() { kill -9 "$KS_HOLDER" 2>/dev/null; :; }
+ks_drop() {
+  if [ -n "$KS_HOLDER" ]; then kill -9 "$KS_HOLDER" 2>/dev/null; else ks_hand drop; fi
+  :
+}
 
 # ks_open NAME: opens the regular file ./NAME on descriptor 6 and proves that it is the file that the name showed; fails when
 # there is nothing. In a directory that is ours alone the name cannot change under us.
 ks_open() {
   local dir
   # One look at the directory and at the name.
-  dir=$(stat -c "$KS_FACTS" -- . "./$1" 2>/dev/null) || {
-    [ -n "$dir" ] || ks_die refused "cannot look at $PWD"
+  ks_get stat -c "$KS_FACTS" -- . "./$1" 2>/dev/null || {
+    [ -n "$KS_GOT" ] || ks_die refused "cannot look at $PWD"
     return 1
   }
+  dir=$KS_GOT
   ks_facts_of "${dir#*"$KS_NL"}"
   dir=${dir%%"$KS_NL"*}
   [ "$KS_TYPE" = f ] || ks_die refused "$PWD/$1 is not a regular file"
@@ -181,7 +192,8 @@ ks_blocked() {
   esac
   # Where there is no such program, or no such attributes on this file system, nothing is said.
   # shellcheck disable=SC2086
-  attrs=$(lsattr -d . ${1:+"./$1"} 2>/dev/null)
+  ks_get lsattr -d . ${1:+"./$1"} 2>/dev/null
+  attrs=$KS_GOT
   rest=${attrs#*"$KS_NL"}
   case $attrs in *"$KS_NL"*) KS_FLAGS=${rest%% *} ;; esac
   case ${attrs%% *} in
@@ -192,9 +204,9 @@ ks_blocked() {
     *i*) KS_WHY="$here/$1 is immutable"; KS_FIX="chattr -i $here/$1"; return ;;
     *a*) KS_WHY="$here/$1 is append-only"; KS_FIX="chattr -a $here/$1"; return ;;
   esac
-  attrs=$(stat -f -c '%a %d %c' . 2>/dev/null) || return 0
+  ks_get stat -f -c '%a %d %c' . 2>/dev/null || return 0
   # shellcheck disable=SC2086
-  set -- $attrs
+  set -- $KS_GOT
   [ "$1" != 0 ] || { KS_WHY="no space left on $best"; return; }
   # Some file systems have no number of inodes: they show 0 of 0.
   [ "$2" != 0 ] || [ "$3" = 0 ] || KS_WHY="no inodes left on $best"

@@ -76,13 +76,13 @@ ks_guard_start() {
   ! ks_guard_alive || return 0
   if [ "$KS_UID" = 0 ] && [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1; then
     # A process that is only detached dies with the login session where KillUserProcesses is set.
-    systemd-run --quiet --collect -p Restart=on-failure -p KillMode=process /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 ||
+    systemd-run --quiet --collect -p Restart=on-failure -p KillMode=process /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 8>&- 9<&- ||
       ks_die refused "systemd-run would not start the guard"
   else
     # It lets go of its output when it watches: the substitution ends just then, or when it could not start.
     i=
     ! command -v setsid >/dev/null 2>&1 || i=setsid
-    i=$($i /bin/sh "$K/guard.sh" </dev/null 2>/dev/null 5>&- 6>&- 7>&- &)
+    i=$($i /bin/sh "$K/guard.sh" </dev/null 2>/dev/null 5>&- 6>&- 7>&- 8>&- 9<&- &)
   fi
   i=0
   until ks_guard_alive; do

@@ -21,6 +21,10 @@ ks_busy() {
 ks_processes() {
   local f line pid name state parent
   KS_TABLE=
+  if [ -n "$KS_HANDS" ] && ks_hand processes; then
+    KS_TABLE=$KS_SAID$KS_NL
+    return 0
+  fi
   set +f
   for f in /proc/[0-9]*/stat; do
     set -f

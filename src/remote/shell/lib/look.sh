@@ -67,6 +67,10 @@ ks_recorded() {
 # ks_fp: sets KS_FP to the fingerprint of the content that is open on descriptor 6: without one trailing line end.
 ks_fp() {
   local line last lines bytes
+  if [ -n "$KS_HANDS" ] && ks_hand fingerprint /proc/self/fd/6; then
+    KS_FP=$KS_SAID
+    return
+  fi
   # A token is one short line: it needs no program to be looked at.
   if [ "$KS_SIZE" -le 4096 ]; then
     lines=0 bytes=0 last=
@@ -124,7 +128,6 @@ ks_ids() {
 
 # ks_facts PATH: enters PATH's directory and gathers KS_SHA, KS_FP, KS_OWN and so on; KS_SHA is `absent` when there is no file.
 ks_facts() {
-  local flags
   ks_split "$1"
   KS_SIZE=0 KS_OWN='' KS_GRP='' KS_MODE='' KS_LINKS=0 KS_FP=absent
   ks_content "$KS_NAME"
@@ -135,8 +138,8 @@ ks_facts() {
   fi
   [ "$KS_LINKS" = 1 ] || ks_die refused "$KS_AT has $KS_LINKS hard links: a rename would part them"
   ! ks_mountpoint "$KS_AT" || ks_die refused "$KS_AT is mounted by itself: it cannot be replaced by a rename"
-  flags=$(ls -ldn -- "./$KS_NAME")
-  case ${flags%% *} in *+) ks_die refused "$KS_AT has an access control list, which a replacement would lose" ;; esac
+  ks_get ls -ldn -- "./$KS_NAME"
+  case ${KS_GOT%% *} in *+) ks_die refused "$KS_AT has an access control list, which a replacement would lose" ;; esac
   ks_room "$KS_NAME"
 }
 
@@ -285,9 +288,9 @@ ks_look_room() {
     [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $dir"
   ) || exit 1
   if [ "$KS_UID" = 0 ]; then free=%f; else free=%a; fi
-  free=$(stat -f -c "$free %S %d %c %i" -- "$dir") || ks_die refused "it cannot be told what is free in $dir"
+  ks_get stat -f -c "$free %S %d %c %i" -- "$dir" || ks_die refused "it cannot be told what is free in $dir"
   # shellcheck disable=SC2086
-  set -- $free
+  set -- $KS_GOT
   ks_say room n "$n" blocks "$1" size "$2" inodes "$3" of "$4" system "$5"
 }
 

@@ -30,9 +30,6 @@ ks_init() {
 
 # ks_loop: one request after the other.
 ks_loop() {
-  # A controller that is gone must not end us in the middle of an act.
-  trap '' PIPE HUP
-  cd /
   printf 'H %s %s\n' "$NONCE" "$KS_OWNER_SELF" >&4
   while IFS=' ' read -r KS_R KS_ID KS_BL KS_DL <&3; do
     [ "$KS_R" = R ] || exit 2
@@ -51,7 +48,10 @@ ks_loop() {
 }
 
 ks_init
+cd /
+# A controller that is gone must not end us in the middle of an act.
+[ "${KS_MODE:-loop}" = guard ] || trap '' PIPE HUP
 case ${KS_MODE:-loop} in
   guard) ks_watch ;;
-  *) ks_loop ;;
+  *) ks_with_hands ks_loop ;;
 esac

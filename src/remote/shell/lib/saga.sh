@@ -146,7 +146,7 @@ ks_preimage_check() {
 }
 
 ks_stage() {
-  local stage ino facts
+  local stage ino
   case $1 in file | env) ;; *) return 0 ;; esac
   [ "$4" != absent ] || return 0
   ks_split "$3"
@@ -155,8 +155,8 @@ ks_stage() {
   # -T: a directory, or a link to one, that was planted there is not entered.
   ino=
   ! ln -T "./$KS_NAME" "./$stage" 2>/dev/null ||
-    ! facts=$(stat -c '%f %d:%i' -- "./$KS_NAME" "./$stage" 2>/dev/null) || ino=${facts%%"$KS_NL"*}
-  if [ -n "$ino" ] && [ "$ino" = "${facts#*"$KS_NL"}" ]; then
+    ! ks_get stat -c '%f %d:%i' -- "./$KS_NAME" "./$stage" 2>/dev/null || ino=${KS_GOT%%"$KS_NL"*}
+  if [ -n "$ino" ] && [ "$ino" = "${KS_GOT#*"$KS_NL"}" ]; then
     :
   else
     ks_lstat "$KS_NAME" || ks_die conflict "$3 has gone since it was looked at"
@@ -308,7 +308,7 @@ ks_restart() {
   if [ -z "$fresh" ]; then
     # A job may still begin before the order arrives: nobody waits for it then, but it is told.
     rm -f "$KS_RUN_DIR/meanwhile.$step" "$KS_RUN_DIR/ended.$step"
-    [ "${12}" != yes ] || [ "$KS_PID" = 0 ] || ks_jobs_meanwhile "$step" "$KS_PID" "$limit" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- &
+    [ "${12}" != yes ] || [ "$KS_PID" = 0 ] || ks_jobs_meanwhile "$step" "$KS_PID" "$limit" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9<&- &
     ks_svc_do restart "$limit" "$kind" "$a" "$b" "$command"
     printf '' 2>/dev/null >"$KS_RUN_DIR/ended.$step" || :
     if [ "$KS_RC" != 0 ]; then
@@ -319,7 +319,7 @@ ks_restart() {
       ks_die service "the restart failed with status $KS_RC${KS_TAIL:+: $KS_TAIL}"
     fi
   fi
-  ks_svc_steady "$hold" "$kind" "$a" "$b" || ks_die service "after the restart $KS_WHY"
+  ks_svc_steady "$hold" "$since" "$kind" "$a" "$b" || ks_die service "after the restart $KS_WHY"
   meanwhile=
   [ ! -s "$KS_RUN_DIR/meanwhile.$step" ] || read -r meanwhile <"$KS_RUN_DIR/meanwhile.$step"
   if [ "$KS_PID" = 0 ]; then

@@ -80,10 +80,12 @@ ks_pid_in() {
   [ "${KS_PID_FILE:-}" = "$1" ] || {
     KS_PID_FILE=$1 KS_PID_ALONE=
     dir=${1%/*}
-    dir=$(stat -L -c "$KS_FACTS" -- "${dir:-/}" 2>/dev/null) && ks_alone "$dir" && KS_PID_ALONE=1
+    ks_get stat -L -c "$KS_FACTS" -- "${dir:-/}" 2>/dev/null && ks_alone "$KS_GOT" && KS_PID_ALONE=1
   }
   if [ -n "$KS_PID_ALONE" ]; then
     [ -f "$1" ] && [ -r "$1" ] && read -r KS_LINE <"$1" || :
+  elif [ -n "$KS_HANDS" ] && ks_hand line "$1"; then
+    KS_LINE=${KS_SAID%%"$KS_NL"*}
   else
     KS_LINE=$(ks_bounded 5 dd if="$1" bs=64 count=1 2>/dev/null | { read -r dir && printf %s "$dir"; })
   fi
@@ -142,12 +144,13 @@ ks_grace() {
   if [ "$1" -gt 20 ]; then echo $(($1 - 10)); else echo 10; fi
 }
 
-# ks_svc_steady CS KIND A B: the runner is up, and its process stays the same for CS hundredths of a second. Fails with KS_WHY.
+# ks_svc_steady CS SINCE KIND A B: the runner is up, and its process stays the same for CS hundredths of a second. Fails with
+# KS_WHY. A process from before SINCE is not the one that is waited for: it is on its way out while the new one comes.
 # KS_PID, KS_START and KS_INV are left set. A check command is asked before and after.
 ks_svc_steady() {
-  local hold t0 pid start inv i
-  hold=$1
-  shift
+  local hold since t0 pid start inv i
+  hold=$1 since=$2
+  shift 2
   KS_WHY=
   i=0
   # A service manager may need a moment before it knows the new process.
@@ -157,7 +160,8 @@ ks_svc_steady() {
       loop) KS_WHY="it crash-loops ($KS_DETAIL)"; return 1 ;;
       yes | unknown)
         [ "$KS_PID" != 0 ] || break
-        ks_pid "$KS_PID" && break
+        # One that stays is too old: that is the caller's to say.
+        ks_pid "$KS_PID" && { [ "$KS_START" -ge "$since" ] || [ $i -ge 15 ]; } && break
         ;;
     esac
     i=$((i + 1))
@@ -190,6 +194,12 @@ ks_svc_steady() {
 # ks_proc_env PID KEY: sets KS_VALUE to the variable in the process's own environment; fails when it is not there.
 ks_proc_env() {
   local line
+  if [ -n "$KS_HANDS" ]; then
+    line=0
+    ks_hand environ "$1" "$2" || line=$?
+    KS_VALUE=$KS_SAID
+    [ $line = 2 ] || return $line
+  fi
   KS_VALUE=$(tr '\000\n' '\n\001' <"/proc/$1/environ" 2>/dev/null | while IFS= read -r line; do
     case $line in "$2="*) printf '%s\n' "$line" ;; esac
   done)
@@ -202,9 +212,14 @@ ks_proc_env() {
 ks_proc_file() {
   local facts
   # What the process sees is its own to arrange: only a plain file is opened, and never for long.
-  facts=$(stat -L -c '%f %u %a' -- "/proc/$1/root$2" 2>/dev/null) || return 1
+  ks_get stat -L -c '%f %u %a' -- "/proc/$1/root$2" 2>/dev/null || return 1
+  facts=$KS_GOT
   case $facts in 8???' '*) facts=${facts#* } ;; *) return 1 ;; esac
   KS_OWN=${facts% *} KS_MODE=${facts#* }
+  if [ -n "$KS_HANDS" ] && ks_hand sight "/proc/$1/root$2"; then
+    KS_SHA=$KS_SAID
+    return 0
+  fi
   KS_SHA=$(ks_bounded 10 sha256sum -- "/proc/$1/root$2" 2>/dev/null) || return 1
   KS_SHA=${KS_SHA#\\}
   KS_SHA=${KS_SHA%% *}

@@ -55,9 +55,8 @@ ks_state_init() {
 
 # ks_state_check: nobody else may write or enter the state directory.
 ks_state_check() {
-  local facts
-  facts=$(stat -c '%f %u %a' -- "$K") || ks_die missing "$K does not exist"
-  [ "$facts" = "41c0 $KS_UID 700" ] || ks_die refused "$K is not a private directory of user $KS_UID (found: $facts)"
+  ks_get stat -c '%f %u %a' -- "$K" || ks_die missing "$K does not exist"
+  [ "$KS_GOT" = "41c0 $KS_UID 700" ] || ks_die refused "$K is not a private directory of user $KS_UID (found: $KS_GOT)"
 }
 
 # ks_until LEASE: sets KS_UNTIL to now and LEASE hundredths of a second; 0 (never) where LEASE is 0.

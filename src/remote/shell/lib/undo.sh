@@ -90,12 +90,11 @@ ks_put_back() {
 
 # ks_put_stage STEP SHA: renames the stage over ./$KS_NAME if it still is the old file.
 ks_put_stage() {
-  local stage sha
+  local stage
   stage=.keyswap-$KS_RUN-old.$1
   ks_lstat "$stage" && [ "$KS_TYPE" = f ] || return 1
   ks_open "$stage"
-  sha=$(sha256sum </proc/self/fd/6)
-  [ "${sha%% *}" = "$2" ] || return 1
+  ks_hex /proc/self/fd/6 && [ "$KS_SHA" = "$2" ] || return 1
   mv -fT "./$stage" "./$KS_NAME" 2>/dev/null || ks_unwritable "$PWD/$KS_NAME could not be put back" "$KS_NAME"
   sync .
 }
@@ -226,7 +225,7 @@ ks_undo_service() {
     ks_tail "$KS_OUT"
     ks_die service "the restart on the old files failed with status $KS_RC${KS_TAIL:+: $KS_TAIL}"
   fi
-  ks_svc_steady "$hold" "$1" "$2" "$3" || ks_die service "after the restart on the old files $KS_WHY"
+  ks_svc_steady "$hold" "$since" "$1" "$2" "$3" || ks_die service "after the restart on the old files $KS_WHY"
   [ "$KS_PID" = 0 ] || ks_proc_check "$KS_PID" "$KS_START" "$since" - - - || ks_die service "$KS_WHY"
   echo "changed the runner was restarted on the old files${jobs:+; jobs that ran were cut off: $jobs}"
 }

@@ -1,0 +1,238 @@
+# hands.pl - the programs that the library uses most, in one process: a call costs far less than the start of one.
+#
+# Started by hands.sh where the host has Perl (Debian and Ubuntu always do); without it the programs themselves do the work.
+# It knows of each program just what the library asks of it, and says `2` to everything else: then the program is started
+# after all. So it never has to explain a failure.
+#
+# In:  words that each end in a zero: who asks (PROCESS-REQUEST), how many words follow, the words.
+# Out: a line `WHO STATUS MORE TEXT` and MORE further lines. STATUS 0: done, 1: there is no such thing, 2: not by me.
+# A name counts as where the asking process is (its working directory, its descriptors). The Perl of perl-base is
+# enough, but for SHA-256; no single quote may stand in this file.
+use strict;
+use Fcntl qw(:DEFAULT :mode);
+require IO;
+
+$| = 1;
+$/ = "\0";
+# Numbers of system calls that Perl has no name for: statfs, lgetxattr.
+my %calls = ("x86_64" => [137, 192], "aarch64" => [43, 9]);
+require Config;
+my ($machine) = $Config::Config{archname} =~ /^(x86_64|aarch64)-/;
+my ($STATFS, $LGETXATTR) = @{ $calls{$machine // ""} // [] };
+my ($ENOENT, $ENOTDIR, $ENODATA) = (2, 20, 61);
+my $state = shift;
+my ($who, $asker, $held);
+
+# The pipe on which we are asked is ours; who asks opens it by our number, and only then we let go of its other end.
+pipe(my $in, my $theirs) or exit 1;
+print "hands $$ ", fileno($theirs), "\n";
+
+sub at { my ($path) = @_; $path =~ s{^/proc/self/}{/proc/$asker/}; return $path }
+sub digest { return eval { require Digest::SHA; 1 } ? Digest::SHA->new(256) : undef }
+sub plain { my ($path, $more) = @_; sysopen(my $file, $path, O_RDONLY | O_NONBLOCK | O_NOCTTY | ($more // 0)) or return; return $file }
+
+# A plain file on a file system of the system itself: what a runner mounts may never answer.
+sub native {
+  my ($path) = @_;
+  my ($device) = stat($path) or return;
+  return -f _ && grep { my ($own) = stat($_); defined $own && $own == $device } "/", $state;
+}
+
+sub statfs {
+  my ($path) = @_;
+  my $room = "\0" x 256;
+  return unless $STATFS && syscall($STATFS, $path, $room) == 0;
+  my ($type, $bsize, $blocks, $bfree, $bavail, $files, $ffree, $id0, $id1, $namelen, $frsize) = unpack("q q Q Q Q Q Q L L q q", $room);
+  return {
+    a => $bavail, f => $bfree, S => $frsize || $bsize, d => $ffree, c => $files,
+    i => sprintf("%x", $id1 | ($id0 << 32)),
+  };
+}
+
+my %do = (
+  stat => sub {
+    my ($follow, $system, $format);
+    while (@_ && $_[0] =~ /^-/) {
+      my $word = shift;
+      if ($word eq "-L") { $follow = 1 } elsif ($word eq "-f") { $system = 1 } elsif ($word eq "-c") { $format = shift }
+      elsif ($word eq "--") { last } else { return 2 }
+    }
+    return 2 if !defined $format || !@_;
+    my @lines;
+    for my $name (@_) {
+      my %of;
+      if ($system) {
+        my $facts = statfs(at($name)) or return 2;
+        %of = %$facts;
+      } else {
+        # What a descriptor is, not the link by which the kernel shows it.
+        my @s = $follow ? stat(at($name)) : lstat(at($name));
+        if (!@s) { return $! == $ENOENT || $! == $ENOTDIR ? (1, @lines) : 2 }
+        %of = (
+          f => sprintf("%x", $s[2]), a => sprintf("%o", S_IMODE($s[2])), s => $s[7], u => $s[4], g => $s[5], h => $s[3],
+          d => $s[0], i => $s[1], Y => $s[9],
+        );
+      }
+      return 2 if grep { !exists $of{$_} } $format =~ /%(.)/g;
+      push @lines, $format =~ s/%(.)/$of{$1}/gr;
+    }
+    return (0, @lines);
+  },
+  sync => sub {
+    return 2 unless @_;
+    for my $name (@_) {
+      return 2 if $name =~ /^-/;
+      my $file = plain(at($name)) or return 2;
+      IO::Handle::sync($file) or return 2;
+    }
+    return 0;
+  },
+  mv => sub {
+    my $flags = $_[0] =~ /^-([fT]+)$/ ? shift() && $1 : "";
+    return 2 if @_ != 2 || grep { /^-/ } @_;
+    my ($from, $to) = @_;
+    # Into a directory it would be moved, not over it.
+    return 2 if $flags !~ /T/ && -d $to;
+    return rename($from, $to) ? 0 : 2;
+  },
+  ln => sub { return @_ == 3 && $_[0] =~ /^-f?T$/ && link($_[1], $_[2]) ? 0 : 2 },
+  rm => sub {
+    return 2 if shift() ne "-f";
+    shift if @_ && $_[0] eq "--";
+    for my $name (@_) {
+      return 2 if $name =~ /^-/;
+      lstat($name) or next;
+      return 2 if -d _;
+      unlink($name) or return 2;
+    }
+    return 0;
+  },
+  mkdir => sub {
+    my ($mode, $parents);
+    while (@_ && $_[0] =~ /^-/) {
+      my $word = shift;
+      if ($word eq "-p") { $parents = 1 } elsif ($word eq "-m") { $mode = oct shift } else { return 2 }
+    }
+    return 2 if defined $mode && $parents;
+    for my $name (@_) {
+      if ($parents) {
+        my $part = "";
+        for my $piece ($name =~ m{/*[^/]+}g) {
+          $part .= $piece;
+          mkdir($part) or -d $part or return 2;
+        }
+      } else {
+        mkdir($name) or return 2;
+        !defined $mode or chmod($mode, $name) or return 2;
+      }
+    }
+    return 0;
+  },
+  chmod => sub { return @_ == 2 && $_[0] =~ /^[0-7]+$/ && chmod(oct $_[0], at($_[1])) ? 0 : 2 },
+  chown => sub { return @_ == 2 && $_[0] =~ /^(\d+):(\d+)$/ && chown($1, $2, at($_[1])) ? 0 : 2 },
+  readlink => sub {
+    my $to = @_ == 1 && $_[0] !~ /^-/ ? readlink(at($_[0])) : undef;
+    return defined $to && $to !~ /\n/ ? (0, $to) : 2;
+  },
+  # Only whether there is an access list is asked.
+  ls => sub {
+    return 2 if !$LGETXATTR || @_ != 3 || $_[0] ne "-ldn";
+    my ($room, $name, $path) = ("\0" x 64, "system.posix_acl_access", $_[2]);
+    my $size = syscall($LGETXATTR, $path, $name, $room, 0);
+    return (0, $size > 0 ? "-+" : "-") if $size >= 0 || $! == $ENODATA;
+    return 2;
+  },
+  lsattr => sub {
+    return 2 if !$machine || shift() ne "-d";
+    my @lines;
+    for my $path (@_) {
+      lstat($path) && (-f _ || -d _) or return 2;
+      my $file = plain($path, O_NOFOLLOW) or return 2;
+      my $flags = pack("l!", 0);
+      # FS_IOC_GETFLAGS
+      defined ioctl($file, 0x80086601, $flags) or return 2;
+      $flags = unpack("l!", $flags);
+      push @lines, "-" . ($flags & 0x10 ? "i" : "-") . ($flags & 0x20 ? "a" : "-") . " $path";
+    }
+    return (0, @lines);
+  },
+  sha256sum => sub {
+    my $check = @_ == 1 && $_[0] eq "-c" ? shift : undef;
+    my $sum = digest() or return 2;
+    if (@_) { return 2 }
+    open(my $file, "<", "/proc/$asker/fd/7") or return 2;
+    if (!$check) { return eval { $sum->addfile($file, "b"); 1 } ? (0, $sum->hexdigest . "  -") : 2 }
+    local $/ = "\n";
+    while (my $line = <$file>) {
+      my ($want, $name) = $line =~ /^([0-9a-f]{64})  (.+)\n$/ or return 2;
+      open(my $one, "<", $name) or return 2;
+      eval { digest()->addfile($one, "b")->hexdigest eq $want } or return 1;
+    }
+    return 0;
+  },
+  # SHA-256 of a file without its one line end: a credential fingerprint.
+  fingerprint => sub {
+    my $sum = digest() or return 2;
+    open(my $file, "<", at($_[0])) or return 2;
+    local $/;
+    my $text = <$file>;
+    $text =~ s/\r?\n\z//;
+    return (0, $sum->add($text)->hexdigest);
+  },
+  # SHA-256 of a file as another process sees it.
+  sight => sub {
+    native($_[0]) or return 2;
+    my $sum = digest() or return 2;
+    my $file = plain($_[0]) or return 2;
+    return eval { $sum->addfile($file, "b"); 1 } ? (0, $sum->hexdigest) : 2;
+  },
+  # The first line of a small file in a directory that a runner may own.
+  line => sub {
+    native($_[0]) or return 2;
+    my $file = plain($_[0]) or return 2;
+    sysread($file, my $text, 64) // return 2;
+    return (0, split(/\n/, $text, 2));
+  },
+  # A variable of a process, line ends in it as \001.
+  environ => sub {
+    open(my $file, "<", "/proc/$_[0]/environ") or return 1;
+    my $value;
+    while (my $line = <$file>) { chomp $line; $value = $1 if $line =~ /^\Q$_[1]\E=(.*)\z/s }
+    defined $value or return 1;
+    $value =~ tr/\n/\001/;
+    return (0, $value);
+  },
+  # All processes that live: `PID PARENT NAME`.
+  processes => sub {
+    opendir(my $proc, "/proc") or return 2;
+    my @lines;
+    for my $pid (grep { /^\d+$/ } readdir $proc) {
+      sysopen(my $file, "/proc/$pid/stat", O_RDONLY) or next;
+      sysread($file, my $text, 1024) or next;
+      my ($name, $state, $parent) = $text =~ /^\d+ \((.*)\) (\S) (\d+) /s or next;
+      $name = "unnamed" if $name !~ /^[A-Za-z0-9_.:-]+$/;
+      push @lines, "$pid $parent $name" if $state ne "Z";
+    }
+    return (0, @lines);
+  },
+  # Keeps a plain file open, so that it can be looked at and opened by our descriptor.
+  hold => sub {
+    $held = plain($_[0], O_NOFOLLOW) or return 1;
+    return -f $held ? (0, fileno $held) : 1;
+  },
+  drop => sub { $held = undef; return 0 },
+);
+
+sub word { my $word = <$in>; exit 0 unless defined $word; chomp $word; return $word }
+
+while (1) {
+  $who = word();
+  if (defined $theirs) { close $theirs; $theirs = undef }
+  my @words = map { word() } 1 .. word();
+  ($asker) = $who =~ /^(\d+)-/ or exit 1;
+  my $act = $do{ shift @words };
+  my ($status, @lines) = chdir("/proc/$asker/cwd") && $act ? $act->(@words) : 2;
+  @lines = () if $status == 2;
+  my $first = @lines ? shift @lines : "";
+  print join("\n", "$who $status " . scalar(@lines) . " $first", @lines), "\n";
+}
