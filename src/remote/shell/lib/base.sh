@@ -62,6 +62,16 @@ ks_boot() {
 ks_pid() {
   local line
   case $1 in '' | *[!0-9]*) return 1 ;; esac
+  if [ -n "$KS_HANDS" ]; then
+    line=0
+    ks_hand process "$1" || line=$?
+    if [ $line != 2 ]; then
+      # shellcheck disable=SC2086,SC2153
+      set -- $KS_SAID
+      KS_STATE=${1:-} KS_PARENT=${2:-} KS_SID=${3:-} KS_START=${4:-}
+      return $line
+    fi
+  fi
   { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
   line=${line##*) }
   # shellcheck disable=SC2086

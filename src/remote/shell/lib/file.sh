@@ -167,6 +167,10 @@ ks_split() {
 # ks_mountpoint DIR/NAME: succeeds when a file system (or a single file) is mounted exactly there.
 ks_mountpoint() {
   local id parent dev root point rest
+  if [ -n "$KS_HANDS" ]; then
+    ks_hand mounted "$1"
+    return
+  fi
   # shellcheck disable=SC2034
   while read -r id parent dev root point rest; do
     [ "$point" = "$1" ] && return 0
@@ -181,12 +185,16 @@ ks_blocked() {
   KS_WHY='' KS_FIX='' KS_FLAGS='' best='' attrs=''
   here=$PWD
   [ -z "${BASH_VERSION:-}" ] || here=$(readlink /proc/self/cwd)
-  # shellcheck disable=SC2034
-  while read -r id parent dev root point opts rest; do
-    case $here/ in
-      "${point%/}"/*) [ ${#point} -ge ${#best} ] && { best=$point; attrs=$opts; } ;;
-    esac
-  done </proc/self/mountinfo
+  if [ -n "$KS_HANDS" ] && ks_hand mount "$here"; then
+    attrs=${KS_SAID%% *} best=${KS_SAID#* }
+  else
+    # shellcheck disable=SC2034
+    while read -r id parent dev root point opts rest; do
+      case $here/ in
+        "${point%/}"/*) [ ${#point} -ge ${#best} ] && { best=$point; attrs=$opts; } ;;
+      esac
+    done </proc/self/mountinfo
+  fi
   case ,$attrs, in
     *,ro,*) KS_WHY="$best is mounted read-only"; KS_FIX="mount -o remount,rw $best"; return ;;
   esac

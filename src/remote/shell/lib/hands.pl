@@ -38,6 +38,12 @@ sub native {
   return -f _ && grep { my ($own) = stat($_); defined $own && $own == $device } "/", $state;
 }
 
+sub mounts {
+  open(my $file, "<", "/proc/self/mountinfo") or return;
+  local $/ = "\n";
+  return map { [(split / /)[4, 5]] } <$file>;
+}
+
 sub statfs {
   my ($path) = @_;
   my $room = "\0" x 256;
@@ -202,18 +208,42 @@ my %do = (
     $value =~ tr/\n/\001/;
     return (0, $value);
   },
-  # All processes that live: `PID PARENT NAME`.
+  # A process: its state, parent, session and start.
+  process => sub {
+    $_[0] =~ /^[0-9]+$/ && sysopen(my $file, "/proc/$_[0]/stat", O_RDONLY) or return 1;
+    sysread($file, my $text, 1024) or return 1;
+    my @facts = split / /, $text =~ s/^.*\) //sr;
+    return @facts >= 20 ? (0, "@facts[0, 1, 3, 19]") : 1;
+  },
+  # What a directory is mounted with, and where that mount is.
+  mount => sub {
+    my ($best, $how) = ("", "");
+    for my $mount (mounts()) {
+      ($best, $how) = @$mount if index("$_[0]/", $mount->[0] =~ s{/\z}{}r . "/") == 0 && length $mount->[0] >= length $best;
+    }
+    return (0, "$how $best");
+  },
+  # Whether something is mounted exactly there.
+  mounted => sub { return (grep { $_->[0] eq $_[0] } mounts()) ? 0 : 1 },
+  # A process and all below it that live: `PID PARENT NAME`.
   processes => sub {
     opendir(my $proc, "/proc") or return 2;
-    my @lines;
+    my (@lines, %below);
     for my $pid (grep { /^\d+$/ } readdir $proc) {
       sysopen(my $file, "/proc/$pid/stat", O_RDONLY) or next;
       sysread($file, my $text, 1024) or next;
       my ($name, $state, $parent) = $text =~ /^\d+ \((.*)\) (\S) (\d+) /s or next;
       $name = "unnamed" if $name !~ /^[A-Za-z0-9_.:-]+$/;
-      push @lines, "$pid $parent $name" if $state ne "Z";
+      push @lines, [$pid, $parent, $name] if $state ne "Z";
     }
-    return (0, @lines);
+    my @todo = ($_[0]);
+    my %children;
+    push @{ $children{ $_->[1] } }, $_->[0] for @lines;
+    while (@todo) {
+      my $pid = shift @todo;
+      push @todo, @{ $children{$pid} // [] } unless $below{$pid}++;
+    }
+    return (0, map { "@$_" } grep { $below{ $_->[0] } } @lines);
   },
   # Keeps a plain file open, so that it can be looked at and opened by our descriptor.
   hold => sub {

@@ -17,11 +17,12 @@ ks_busy() {
   ks_busy_containers "$@"
 }
 
-# ks_processes: sets KS_TABLE to `PID PARENT NAME` of every process that lives, a line each. Names are made harmless.
+# ks_processes PID: sets KS_TABLE to `PID PARENT NAME` of every process that lives, or just of those below PID, a line each.
+# Names are made harmless.
 ks_processes() {
   local f line pid name state parent
   KS_TABLE=
-  if [ -n "$KS_HANDS" ] && ks_hand processes; then
+  if [ -n "$KS_HANDS" ] && ks_hand processes "$1"; then
     KS_TABLE=$KS_SAID$KS_NL
     return 0
   fi
@@ -44,7 +45,7 @@ ks_processes() {
 # program that is not known as a runner nothing can be told: it may keep helpers for ever.
 ks_busy_tree() {
   local pid parent name tree named daemons grown
-  ks_processes
+  ks_processes "$1"
   tree=" $1 " grown=yes
   while [ $grown = yes ]; do
     grown=no
