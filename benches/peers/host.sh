@@ -68,6 +68,7 @@ cat >/etc/sudoers <<'SUDOERS'
 Defaults env_reset
 Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 root ALL=(ALL:ALL) ALL
+Defaults env_keep += "KS_MACHINE_FILE"
 bench-ops ALL=(ALL:ALL) NOPASSWD: ALL
 SUDOERS
 chmod 440 /etc/sudoers
@@ -95,6 +96,7 @@ while [ "$at" -le "$count" ]; do
     chown -R runner:runner "$dir/data"
     chown runner:runner "$dir/run"
     sed "s|@DIR@|$dir|" /mnt/files/runner.env >"$dir/runner.env"
+    tr -d - </proc/sys/kernel/random/uuid >"$dir/machine-id"
     toyctl restart "$dir"
     at=$((at + 1))
 done
@@ -116,11 +118,19 @@ UsePAM no
 UseDNS no
 Subsystem sftp internal-sftp
 CONFIG
+# Each address is a machine of its own: keyswap works on names of one machine one after the other.
+at=1
+while [ "$at" -le "$count" ]; do
+    printf 'Match LocalAddress 127.1.%s.%s\n    SetEnv KS_MACHINE_FILE=/srv/bench/%s/machine-id\n' \
+        "$((at / 250))" "$((at % 250 + 1))" "$at"
+    at=$((at + 1))
+done >/mnt/machines
 # Where sshd knows the option (9.8 and later) a failed login must not make the others wait.
 cp /etc/ssh/sshd_config /mnt/sshd_config
 echo 'PerSourcePenalties no' >>/etc/ssh/sshd_config
+cat /mnt/machines >>/etc/ssh/sshd_config
 sshd=$(command -v sshd)
-"$sshd" -t -f /etc/ssh/sshd_config 2>/dev/null || cp /mnt/sshd_config /etc/ssh/sshd_config
+"$sshd" -t -f /etc/ssh/sshd_config 2>/dev/null || cat /mnt/sshd_config /mnt/machines >/etc/ssh/sshd_config
 "$sshd" -D -E /var/log/sshd.log -f /etc/ssh/sshd_config 3<&- &
 daemon=$!
 until grep -qs 'Server listening' /var/log/sshd.log; do

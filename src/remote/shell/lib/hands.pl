@@ -38,6 +38,32 @@ sub native {
   return -f _ && grep { my ($own) = stat($_); defined $own && $own == $device } "/", $state;
 }
 
+# Name, state, parent and so on of a process.
+sub process {
+  my ($pid) = @_;
+  sysopen(my $file, "/proc/$pid/stat", O_RDONLY) or return;
+  sysread($file, my $text, 4096) or return;
+  my ($name, $facts) = $text =~ /^\d+ \((.*)\) (.*)/s or return;
+  return ($name, split / /, $facts);
+}
+
+# The children of a process. The kernel may pass over one where another ends meanwhile: asked until it says the same twice.
+sub children {
+  my ($pid) = @_;
+  my $last;
+  for (1 .. 10) {
+    my $all = "";
+    for my $list (glob "/proc/$pid/task/*/children") {
+      sysopen(my $file, $list, O_RDONLY) or next;
+      local $/;
+      $all .= <$file> // "";
+    }
+    return [split " ", $all] if defined $last && $last eq $all;
+    $last = $all;
+  }
+  return;
+}
+
 sub mounts {
   open(my $file, "<", "/proc/self/mountinfo") or return;
   local $/ = "\n";
@@ -210,9 +236,7 @@ my %do = (
   },
   # A process: its state, parent, session and start.
   process => sub {
-    $_[0] =~ /^[0-9]+$/ && sysopen(my $file, "/proc/$_[0]/stat", O_RDONLY) or return 1;
-    sysread($file, my $text, 1024) or return 1;
-    my @facts = split / /, $text =~ s/^.*\) //sr;
+    my (undef, @facts) = $_[0] =~ /^[0-9]+$/ ? process($_[0]) : ();
     return @facts >= 20 ? (0, "@facts[0, 1, 3, 19]") : 1;
   },
   # What a directory is mounted with, and where that mount is.
@@ -227,23 +251,28 @@ my %do = (
   mounted => sub { return (grep { $_->[0] eq $_[0] } mounts()) ? 0 : 1 },
   # A process and all below it that live: `PID PARENT NAME`.
   processes => sub {
-    opendir(my $proc, "/proc") or return 2;
-    my (@lines, %below);
-    for my $pid (grep { /^\d+$/ } readdir $proc) {
-      sysopen(my $file, "/proc/$pid/stat", O_RDONLY) or next;
-      sysread($file, my $text, 1024) or next;
-      my ($name, $state, $parent) = $text =~ /^\d+ \((.*)\) (\S) (\d+) /s or next;
-      $name = "unnamed" if $name !~ /^[A-Za-z0-9_.:-]+$/;
-      push @lines, [$pid, $parent, $name] if $state ne "Z";
+    my (@lines, %seen, %all, %below);
+    # Where the kernel keeps no lists of children, everybody is asked for their parent.
+    if (!-e "/proc/self/task/$$/children") {
+      opendir(my $proc, "/proc") or return 2;
+      for my $pid (grep { /^[0-9]+$/ } readdir $proc) {
+        my @facts = process($pid) or next;
+        $all{$pid} = \@facts;
+        push @{ $below{ $facts[2] } }, $pid;
+      }
     }
     my @todo = ($_[0]);
-    my %children;
-    push @{ $children{ $_->[1] } }, $_->[0] for @lines;
     while (@todo) {
       my $pid = shift @todo;
-      push @todo, @{ $children{$pid} // [] } unless $below{$pid}++;
+      next if $seen{$pid}++;
+      my ($name, $state, $parent) = %all ? @{ $all{$pid} // [] } : process($pid);
+      defined $parent or next;
+      $name = "unnamed" if $name !~ /^[A-Za-z0-9_.:-]+$/;
+      push @lines, "$pid $parent $name" if $state ne "Z";
+      my $children = %all ? $below{$pid} // [] : children($pid);
+      push @todo, @{ $children // return 2 };
     }
-    return (0, map { "@$_" } grep { $below{ $_->[0] } } @lines);
+    return (0, @lines);
   },
   # Keeps a plain file open, so that it can be looked at and opened by our descriptor.
   hold => sub {
