@@ -8,7 +8,8 @@ use crate::support::wait_until;
 /// A run whose preparation stands still on the host, right before it takes hold, until the gate is opened.
 fn preparing() -> (RunnerHost, AtWork) {
     let host = RunnerHost::start();
-    // The host's tools are found here first.
+    // The host's tools are found here first, and without Perl it is they that are used.
+    host.sh("! [ -e /usr/bin/perl ] || mount --bind /dev/null /usr/bin/perl");
     let sync = format!(
         "#!/bin/sh\ncase $PWD in /var/lib/keyswap/runs/*) : >{LIVE}/at-gate\n\
          until [ -e {LIVE}/gate-open ]; do sleep 0.05; done ;; esac\nexec /bin/sync \"$@\"\n"

@@ -8,6 +8,7 @@
 # program that is not one of the plain tools closes both.
 
 KS_HANDS=
+KS_HANDS_FOR='stat sync mv ln rm mkdir chmod chown readlink ls lsattr sha256sum'
 KS_ID=0
 
 # ks_hands_run: becomes the hands; what they say goes to standard output.
@@ -17,12 +18,12 @@ $KS_HANDS_PL
 KS_EOT
 }
 
-# ks_with_hands FUNCTION: with hands where there is a Perl. KS_PLAIN does without, as a host without one does.
+# ks_with_hands FUNCTION [WORD]...: with hands where there is a Perl. KS_PLAIN does without, as a host without one does.
 ks_with_hands() {
   if [ -n "${KS_PLAIN:-}" ] || ! command -v perl >/dev/null 2>&1; then
-    "$1"
+    "$@"
   else
-    ks_hands_run | { ks_hands_take; "$1"; }
+    ks_hands_run | { ks_hands_take; "$@"; }
   fi
 }
 
@@ -35,7 +36,7 @@ ks_hands_take() {
   KS_HANDS=$pid
   # They see that we are gone only after they were asked once.
   ks_hand drop || { KS_HANDS=; return 0; }
-  for name in stat sync mv ln rm mkdir chmod chown readlink ls lsattr sha256sum; do
+  for name in $KS_HANDS_FOR; do
     eval "$name() { ks_tool $name \"\$@\"; }"
   done
 }

@@ -308,7 +308,12 @@ ks_restart() {
   if [ -z "$fresh" ]; then
     # A job may still begin before the order arrives: nobody waits for it then, but it is told.
     rm -f "$KS_RUN_DIR/meanwhile.$step" "$KS_RUN_DIR/ended.$step"
-    [ "${12}" != yes ] || [ "$KS_PID" = 0 ] || ks_jobs_meanwhile "$step" "$KS_PID" "$limit" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9<&- &
+    # Of a program that is not known as a runner nothing could be told. It has hands of its own: ours serve one at a time.
+    case "${12} $KS_LOOKED " in
+      'yes '*' processes '*)
+        ks_with_hands ks_jobs_meanwhile "$step" "$KS_PID" "$limit" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9<&- &
+        ;;
+    esac
     ks_svc_do restart "$limit" "$kind" "$a" "$b" "$command"
     printf '' 2>/dev/null >"$KS_RUN_DIR/ended.$step" || :
     if [ "$KS_RC" != 0 ]; then
