@@ -117,6 +117,9 @@ pub struct Manifest {
     /// Files that a pointer named before, and does not any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
+    /// Credentials that stood in environment files themselves before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_out: Vec<Fingerprint>,
 }
 
 impl Manifest {
@@ -141,6 +144,7 @@ impl Manifest {
             undo: plan.undo.clone(),
             credentials: plan.credentials.clone(),
             superseded: plan.superseded.clone(),
+            taken_out: plan.taken_out.clone(),
         }
     }
 
@@ -218,6 +222,7 @@ mod tests {
             undo: vec![UndoRecord::Command { step: 1, script: "true".to_owned(), limit: Duration::from_secs(60) }],
             credentials: Vec::new(),
             superseded: Vec::new(),
+            taken_out: Vec::new(),
         }
     }
 

@@ -220,7 +220,7 @@ impl ProposedStep {
 fn acts(plan: &HostPlan, run: &RunId) -> String {
     let works: Vec<_> = plan.steps.iter().map(|step| (&step.id, step.retries, step.drain, &step.work)).collect();
     // Plain data without maps: it always serialises, and always alike.
-    let all = serde_json::to_string(&(works, &plan.undo, &plan.superseded)).unwrap_or_default();
+    let all = serde_json::to_string(&(works, &plan.undo, &plan.superseded, &plan.taken_out)).unwrap_or_default();
     sha_hex(&[all.replace(run.as_str(), "RUN").as_bytes()])
 }
 

@@ -143,6 +143,8 @@ pub struct EditFact {
     pub old_fingerprint: Option<Fingerprint>,
     /// Lines that set a key which is to be taken out.
     pub gone: u32,
+    /// Fingerprints of credentials to which this key, and those that are to be taken out, are set now.
+    pub held: Vec<Fingerprint>,
     /// SHA-256 (hex) of the file after this edit and those before it.
     pub post: String,
 }

@@ -431,6 +431,7 @@ fn planned(host: Host, manifest: Option<Result<Manifest, String>>) -> PlannedHos
         undo: manifest.undo,
         credentials: manifest.credentials,
         superseded: manifest.superseded,
+        taken_out: manifest.taken_out,
         ..HostPlan::default()
     };
     PlannedHost { host, batch: manifest.batch, plan }

@@ -42,6 +42,9 @@ pub struct HostPlan {
     /// Files that a pointer names now and will not any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
+    /// Credentials that stood in environment files themselves, and do not any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_out: Vec<Fingerprint>,
     /// When the tokens end that are replaced, as far as they say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub old_ends: Vec<OldEnd>,

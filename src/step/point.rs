@@ -33,6 +33,11 @@ impl Planner<'_> {
         {
             self.plan.superseded.push(Superseded { path, fingerprint: fingerprint.clone() });
         }
+        for held in &edit.held {
+            if !self.plan.taken_out.contains(held) {
+                self.plan.taken_out.push(held.clone());
+            }
+        }
         let path = resolved(&fact.path)?;
         let (mode, uid, gid) = match &fact.before {
             Some(before) => (before.mode, before.uid, before.gid),

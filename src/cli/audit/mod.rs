@@ -23,6 +23,7 @@ use super::session::Session;
 use super::{CliError, error};
 use crate::load;
 use crate::model::{Fingerprint, Host, HostName, RemotePath, Vars};
+use crate::plan::RunPlan;
 use crate::remote::{Answer, CallError, Connect, KnownPlace, Op, Seen, Survey};
 
 /// What an audit is told.
@@ -90,8 +91,13 @@ pub(super) async fn audit(session: &Session, args: &AuditArgs) -> Result<u8, Cli
 pub(super) fn from_runs(session: &Session) -> Result<FromRuns, CliError> {
     let mut found = FromRuns::default();
     let mut nameless = BTreeSet::new();
-    for run in session.store()?.list()? {
+    let store = session.store()?;
+    for run in store.list()? {
         let Ok(state) = run.state else { continue };
+        if let Ok(plan) = store.plan::<RunPlan>(&run.run) {
+            // What a pointer used to name lies where it was until the run is retired: that is no stray copy.
+            nameless.extend(plan.hosts.into_iter().flat_map(|planned| planned.plan.taken_out));
+        }
         if let Some((token, minted)) = state.token.as_ref().and_then(|token| Some((token, token.minted.as_ref()?))) {
             let (fingerprint, revoked) = (minted.fingerprint.clone(), token.revoked.is_some());
             found.minted.push(MintedName { fingerprint, run: run.run.to_string(), revoked });

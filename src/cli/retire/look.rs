@@ -29,7 +29,10 @@ pub(super) struct Ready {
 /// What goes from a host.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Goes {
+    /// The credentials that the run replaced: files held them.
     pub(super) old: Vec<Fingerprint>,
+    /// Those that stood in environment files themselves. Whose they are nobody knows: their copies go, and none is revoked.
+    pub(super) taken_out: Vec<Fingerprint>,
     pub(super) superseded: Vec<RemotePath>,
     pub(super) copies: Vec<Copy>,
 }
@@ -41,7 +44,13 @@ impl Goes {
             let copies = goes.copies.iter();
             copies.map(|copy| (copy.kind.clone(), copy.at.clone(), copy.fingerprint.clone())).collect()
         };
-        (&self.old, &self.superseded, named(self)) == (&shown.old, &shown.superseded, named(shown))
+        (&self.old, &self.taken_out, &self.superseded, named(self))
+            == (&shown.old, &shown.taken_out, &shown.superseded, named(shown))
+    }
+
+    /// Every credential of which copies go.
+    pub(super) fn all_old(&self) -> Vec<Fingerprint> {
+        self.old.iter().chain(&self.taken_out).cloned().collect()
     }
 }
 
@@ -194,6 +203,7 @@ impl Looking {
             return Err((format!("audit finds drift: {}", report.drift.join("; ")), false));
         }
         let old = old_of(planned, &self.secrets);
+        let taken_out = taken_out_of(planned, (&old, &self.secrets));
         let superseded = superseded_of(planned, &report);
         let brings = match self.recorded {
             true => !self.secrets.is_empty(),
@@ -201,11 +211,16 @@ impl Looking {
         };
         // Of one that was rebuilt it is known that the run changed it.
         let spared = spared && !self.recorded;
-        on_the_new(brings, (&self.run, spared), &report, (&old, &self.secrets)).map_err(|why| (why, false))?;
+        let mut goes = Goes { old, taken_out, superseded, copies: Vec::new() };
+        let all_old = goes.all_old();
+        on_the_new(brings, (&self.run, spared), &report, (&all_old, &self.secrets)).map_err(|why| (why, false))?;
         let (run, verb) = (self.run.clone(), CopiesVerb::Look);
-        let op = Op::Copies { run, old: old.clone(), superseded: superseded.clone(), verb };
+        let op = Op::Copies { run, old: all_old, superseded: goes.superseded.clone(), verb };
         match conn.call(&op, None).await.map_err(lost)? {
-            Answer::Copies(copies) => Ok(Goes { old, superseded, copies }),
+            Answer::Copies(copies) => {
+                goes.copies = copies;
+                Ok(goes)
+            }
             _ => Err(("the host answered another question".to_owned(), false)),
         }
     }
@@ -217,6 +232,12 @@ fn old_of(planned: &PlannedHost, secrets: &[Fingerprint]) -> Vec<Fingerprint> {
     let pointed = planned.plan.superseded.iter().map(|superseded| superseded.fingerprint.clone());
     let all: BTreeSet<Fingerprint> = before.chain(pointed).filter(|old| !secrets.contains(old)).collect();
     all.into_iter().collect()
+}
+
+/// The credentials that the run took out of environment files on a host.
+fn taken_out_of(planned: &PlannedHost, (old, secrets): (&[Fingerprint], &[Fingerprint])) -> Vec<Fingerprint> {
+    let all: BTreeSet<&Fingerprint> = planned.plan.taken_out.iter().collect();
+    all.into_iter().filter(|one| !old.contains(one) && !secrets.contains(one)).cloned().collect()
 }
 
 /// Files that a pointer used to name, and that nothing names now.

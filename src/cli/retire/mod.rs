@@ -254,7 +254,7 @@ impl Retiring<'_> {
         if count == 0
             && condemned.is_empty()
             && state.retired.is_none()
-            && ready.iter().all(|host| host.goes.old.is_empty())
+            && ready.iter().all(|host| host.goes.all_old().is_empty())
         {
             return Err(No::Because("there is no old credential to retire".to_owned()));
         }
@@ -369,7 +369,7 @@ type OfHost<T> = (crate::model::HostName, Result<T, String>);
 
 /// Asks a host for its copies with this verb.
 async fn copies(host: &mut Ready, verb: CopiesVerb) -> Result<Vec<String>, String> {
-    let (old, superseded) = (host.goes.old.clone(), host.goes.superseded.clone());
+    let (old, superseded) = (host.goes.all_old(), host.goes.superseded.clone());
     let op = Op::Copies { run: host.run.clone(), old, superseded, verb };
     match host.conn.call(&op, None).await.map_err(|error| error.to_string())? {
         Answer::Copies(copies) => Ok(copies.into_iter().map(|copy| copy.at).collect()),

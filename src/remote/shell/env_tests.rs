@@ -372,3 +372,44 @@ fn what_cannot_be_edited_by_line_is_refused() {
         }
     }
 }
+
+/// What stood in the file itself is known by its digest, and only where it can be a credential.
+#[test]
+fn credentials_in_the_file_are_told_by_their_fingerprints() {
+    const ASK: &str = r#"
+cd "$1" && . ./lib.sh || exit 1
+ks_env_look "$2" TOKEN_FILE "INFISICAL_TOKEN API_URL MODE" <in
+echo "${KS_CREDENTIALS# }"
+ks_env_holds "$3" "$2" <in && echo held
+ks_env_holds "$4" "$2" <in || echo not
+ks_env_holds '' "$2" <in || echo none
+"#;
+    let print = |text: &str| crate::model::Fingerprint::of(text.as_bytes()).hex().to_owned();
+    let (inline, pointed) = ("test-token-inline.a.b", "test-token-as-pointer==");
+    let dotenv = format!(
+        "A=1\nTOKEN_FILE={pointed}\nexport INFISICAL_TOKEN=\"{inline}\"\r\nAPI_URL=https://infisical.example.net\nMODE=short\n\
+         OTHER=test-token-of-another-key\n"
+    );
+    let dropin = format!(
+        "[Service]\nEnvironment=TOKEN_FILE={pointed}\nEnvironment=\"INFISICAL_TOKEN={inline}\"\n\
+         Environment=MODE=a-word-and another\n"
+    );
+    for shell in SHELLS {
+        for (format, file) in [("dotenv", &dotenv), ("dropin", &dropin)] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("lib.sh"), LIBRARY).unwrap();
+            std::fs::write(dir.path().join("in"), file).unwrap();
+            let output = Command::new(shell[0])
+                .args(&shell[1..])
+                .args(["-c", ASK, "-"])
+                .arg(dir.path())
+                .args([format, &format!("{} {}", print("x"), print(inline)), &print("test-token")])
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            let wanted = format!("{} {}\nheld\nnot\nnone\n", print(pointed), print(inline));
+            assert_eq!(said, wanted, "{shell:?} {format}: {:?}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

@@ -45,6 +45,12 @@ impl Line {
         }
     }
 
+    fn fingerprints(&self, key: &str) -> Result<Vec<Fingerprint>, CallError> {
+        let digests = self.get(key).split_ascii_whitespace();
+        let read = |hex: &str| hex.parse().map_err(|_| broken(&format!("`{key}` of `{}` is no digest", self.tag)));
+        digests.map(read).collect()
+    }
+
     fn before(&self) -> Result<Option<FileBefore>, CallError> {
         if self.get("sha") == "absent" {
             return Ok(None);
@@ -288,6 +294,7 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                                 old: Some(edit.get("old")).filter(|old| !old.is_empty()).map(str::to_owned),
                                 old_fingerprint: edit.fingerprint("old_fp")?,
                                 gone: edit.number("gone")?,
+                                held: edit.fingerprints("held")?,
                                 post: edit.get("post").to_owned(),
                             })
                         })

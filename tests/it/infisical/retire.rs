@@ -265,3 +265,61 @@ fn an_earlier_run_is_retired_from_its_hosts_and_the_later_one_keeps_its_way_back
     let back = bench.say(&["rollback", &second]);
     assert_eq!(bench.token(1), first_token, "{}", back.all());
 }
+
+/// Environment files that set the token itself hold copies of it as well: a named backup, and one that somebody made elsewhere.
+#[test]
+fn a_token_that_stood_in_an_environment_file_is_found_in_every_copy_of_it() {
+    let bench = Bench::with_identity(1, &[]);
+    let inline = "test-token-in-the-env-file";
+    let dir = bench.hosts()[0].dir().to_owned();
+    let env = dir.join("runner.env");
+    let text = std::fs::read_to_string(&env).unwrap();
+    std::fs::write(
+        &env,
+        format!("{text}INFISICAL_TOKEN=\"{inline}\"\nINFISICAL_API_URL=https://infisical.example.net\n"),
+    )
+    .unwrap();
+    let playbook = bench.playbook_with("inline.toml", |text| {
+        let text = without_restart(&text);
+        let (head, point) = text.split_once("\n[[steps]]\nname  = \"Point").unwrap();
+        let point = point.replace(", value = ", ", remove = [\"INFISICAL_TOKEN\", \"INFISICAL_API_URL\"], value = ");
+        assert!(point.contains("remove = "), "{point}");
+        let backup = "[[steps]]\nname = \"Keep the env file\"\nbackup = { path = \"{{ home }}/runner.env\" }\n";
+        format!("{head}\n{backup}\n[[steps]]\nname  = \"Point{point}")
+    });
+    // A run before it has kept the file as well, when it was another one.
+    let keep = bench.playbook_with("keep.toml", |_| {
+        let step = "[[steps]]\nname = \"Keep\"\nbackup = { path = \"{{ home }}/runner.env\" }\n";
+        format!("name = \"Keep the env file\"\nhosts = \"all\"\n\n{step}")
+    });
+    bench.run(&keep, &[]).assert(0, "succeeded", "changed");
+    std::fs::write(&env, format!("# since then\n{}", std::fs::read_to_string(&env).unwrap())).unwrap();
+    let said = bench.run(&playbook, &[]);
+    said.assert(0, "succeeded", "changed");
+    let held = bench.holders(1, inline);
+    let kept = |part: &str| held.iter().filter(|at| at.contains(part)).count();
+    assert!(kept("backups/") == 2 && kept("/pre.") > 0, "{held:?}");
+    assert!(!held.iter().any(|at| at == "runner.env"), "{held:?}");
+
+    // The audit knows it from then on, by its fingerprint alone.
+    std::fs::write(dir.join("data/by-hand.bak"), inline).unwrap();
+    let audit = bench.say(&["audit", "-i", "inventory.toml", "--search", dir.join("data").to_str().unwrap()]);
+    let short = Fingerprint::of(inline.as_bytes()).short();
+    assert!(audit.code == Some(10) && audit.stdout.contains(&short), "{}", audit.all());
+    assert!(audit.stdout.contains("by-hand.bak"), "{}", audit.all());
+    std::fs::remove_file(dir.join("data/by-hand.bak")).unwrap();
+
+    // Also for who knows the run only from its hosts.
+    let args = ["retire", "--from-hosts", "-i", "inventory.toml", "--yes"];
+    let retired = Said::of(&mut bench.command_of("other"), &args);
+    assert_eq!(retired.code, Some(0), "{}", retired.all());
+    assert_eq!(bench.holders(1, inline), [""; 0], "{}", retired.all());
+    for said in [&said, &audit, &retired] {
+        assert!(!said.all().contains(inline), "{}", said.all());
+    }
+    for place in ["controller", "other"] {
+        let texts =
+            std::process::Command::new("grep").args(["-rl", inline]).arg(bench.dir().join(place)).output().unwrap();
+        assert!(texts.stdout.is_empty(), "{}", String::from_utf8_lossy(&texts.stdout));
+    }
+}

@@ -281,7 +281,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
             let mut content = file.clone().unwrap_or_default().content;
             let edits = edits.iter().map(|edit| {
                 content = setting::edited(&content, &edit.key, &edit.value, &edit.remove);
-                EditFact { count: 1, old: None, old_fingerprint: None, gone: 0, post: sha(&content) }
+                EditFact { count: 1, old: None, old_fingerprint: None, gone: 0, held: Vec::new(), post: sha(&content) }
             });
             let edits = edits.collect();
             Fact::Env(EnvFact { path: path.as_str().to_owned(), before: file.as_ref().map(before), mkdir: None, edits })

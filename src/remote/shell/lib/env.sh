@@ -116,11 +116,24 @@ ks_env_add() {
   if [ -n "$3" ]; then printf '%s%s\n' "$2" "$KS_STYLE"; else printf '%s' "$2"; fi
 }
 
+# ks_env_credential VALUE: adds to KS_CREDENTIALS the fingerprint of a value that may be a credential itself: one long word, and
+# no path. Of anything else a digest would tell too much.
+ks_env_credential() {
+  local value print
+  value=${1#[\"\']}
+  value=${value%[\"\']}
+  case $value in /* | *[!A-Za-z0-9_.~+/=-]*) return 0 ;; esac
+  [ ${#value} -ge 16 ] || return 0
+  print=$(printf %s "$value" | sha256sum)
+  KS_CREDENTIALS="$KS_CREDENTIALS ${print%% *}"
+}
+
 # ks_env_look FORMAT KEY REMOVE <FILE: sets KS_COUNT (lines that set KEY), KS_OLD (the value of the last one), KS_GONE (lines
-# that set a key of REMOVE), KS_BAD (why the file cannot be edited by line; empty if it can) and KS_BYTES (how many were read).
+# that set a key of REMOVE), KS_CREDENTIALS (fingerprints of what they were set to), KS_BAD (why the file cannot be edited by
+# line; empty if it can) and KS_BYTES (how many were read).
 ks_env_look() {
   local key
-  KS_COUNT=0 KS_OLD='' KS_GONE=0 KS_BAD='' KS_BYTES=0
+  KS_COUNT=0 KS_OLD='' KS_GONE=0 KS_BAD='' KS_BYTES=0 KS_CREDENTIALS=''
   ks_env_start
   while ks_env_next "$1"; do
     KS_BYTES=$((KS_BYTES + ${#KS_LINE} + ${#KS_EOL} + ${#KS_END}))
@@ -132,11 +145,25 @@ ks_env_look() {
     if [ "$KS_KEY" = "$2" ]; then
       KS_COUNT=$((KS_COUNT + 1))
       KS_OLD=$KS_VALUE
+      ks_env_credential "$KS_VALUE"
     else
-      case " $3 " in *" $KS_KEY "*) KS_GONE=$((KS_GONE + 1)) ;; esac
+      case " $3 " in *" $KS_KEY "*) KS_GONE=$((KS_GONE + 1)); ks_env_credential "$KS_VALUE" ;; esac
     fi
   done
   [ -z "$KS_SPAN" ] || KS_BAD="a quoted value does not end"
+}
+
+# ks_env_holds FINGERPRINTS FORMAT <FILE: an environment file that sets a variable to one of these credentials.
+ks_env_holds() {
+  ks_env_start
+  while ks_env_next "$2"; do
+    [ -n "$KS_KEY" ] || continue
+    KS_CREDENTIALS=
+    ks_env_credential "$KS_VALUE"
+    [ -n "$KS_CREDENTIALS" ] || continue
+    case " $1 " in *"$KS_CREDENTIALS "*) return 0 ;; esac
+  done
+  return 1
 }
 
 # ks_env_edit FORMAT KEY VALUE REMOVE: the file on stdin, edited, on stdout. The first line that sets KEY is replaced in its

@@ -204,7 +204,7 @@ ks_look_env() {
     case $KS_OLD in /*) fp=$( (ks_see "$KS_OLD" && printf %s "$KS_FP") 2>/dev/null) || fp= ;; esac
     edits="$edits $(ks_quote "$key") $(ks_quote "$value") $(ks_quote "$remove")"
     post=$(eval "ks_env_chain $format $edits" </proc/self/fd/6 | sha256sum)
-    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" old_fp "$fp" gone "$KS_GONE" post "${post%% *}"
+    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" old_fp "$fp" gone "$KS_GONE" held "${KS_CREDENTIALS# }" post "${post%% *}"
   done
 }
 

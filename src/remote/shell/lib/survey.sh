@@ -252,7 +252,7 @@ ks_copies() {
     d=${d%/}
     [ -r "$d/meta" ] || continue
     { IFS= read -r path && IFS= read -r sha && IFS= read -r fp; } <"$d/meta"
-    case " $fps " in *" $fp "*) ;; *) continue ;; esac
+    case " $fps " in *" $fp "*) ;; *) ks_backup_holds "$d/content" "$fps" || continue ;; esac
     if [ "$verb" = remove ]; then
       # The name first, so that half of it is never taken for a backup.
       rm -f "$d/meta" && rm -rf "$d" && sync "$K/backups" || ks_unwritable "$d could not be removed"
@@ -278,6 +278,12 @@ ks_copies() {
     ks_say copy kind superseded at "$KS_AT" of "$KS_AT" fp "$KS_FP"
   done
   ks_say copies run "$run"
+}
+
+# ks_backup_holds FILE FINGERPRINTS: a copy of an environment file that sets a variable to one of these.
+ks_backup_holds() {
+  [ -n "$2" ] && [ "$(stat -c %s "$1" 2>/dev/null || echo 999999)" -le 262144 ] || return 1
+  ks_env_holds "$2" dotenv <"$1" || ks_env_holds "$2" dropin <"$1"
 }
 
 # ks_copies_seal: nobody takes this host back to before the run any more. The note comes first, for who looks at it before
