@@ -10,6 +10,7 @@ mod harness;
 mod infisical;
 #[cfg(debug_assertions)]
 mod kills;
+mod lies;
 mod report;
 mod sentinel;
 mod sim;

@@ -7,7 +7,7 @@ mod drain;
 mod failures;
 mod late_prepare;
 mod privileges;
-mod publish;
+pub(crate) mod publish;
 mod rotation;
 mod two_names;
 mod way_back;

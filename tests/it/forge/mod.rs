@@ -1,7 +1,8 @@
 //! The forge client against the stand-in: simulated servers, every version, lost answers.
 
-mod lies;
+pub(crate) mod green;
 mod proof;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,7 @@ const WITH_RUNS: [Version; 7] = [
 ];
 const DISPATCH: &str = "/dispatches";
 
-fn spec() -> VerifyPublish {
+pub(crate) fn spec() -> VerifyPublish {
     VerifyPublish {
         repo: "owner/repo".to_owned(),
         workflow: "docker-publish.yml".to_owned(),
@@ -46,7 +47,7 @@ fn spec() -> VerifyPublish {
 }
 
 /// The same, with a runner that can be looked at.
-fn on_runner() -> VerifyPublish {
+pub(crate) fn on_runner() -> VerifyPublish {
     VerifyPublish { runner: Some("rs2000".to_owned()), ..spec() }
 }
 
@@ -72,22 +73,22 @@ fn client(forge: &StandIn, token: Option<&str>) -> ForgeClient {
     ForgeClient::new(&service, token.map(SecretString::from), quick()).unwrap()
 }
 
-async fn stand_in(version: Version, hook: impl RunnerHook + 'static) -> StandIn {
+pub(crate) async fn stand_in(version: Version, hook: impl RunnerHook + 'static) -> StandIn {
     let forge = StandIn::start(Setup::new(version, TOKEN), hook).await.unwrap();
     forge.world().runners = vec![("rs2000".to_owned(), "idle".to_owned())];
     forge
 }
 
-async fn ending(version: Version, ending: Ending) -> StandIn {
+pub(crate) async fn ending(version: Version, ending: Ending) -> StandIn {
     stand_in(version, move |_: &_| Outcome::new(ending).after(Duration::from_millis(10))).await
 }
 
 /// One verification and everything that it said.
-async fn verify(forge: &StandIn, spec: &VerifyPublish) -> (Result<Published, VerifyError>, Vec<Progress>) {
+pub(crate) async fn verify(forge: &StandIn, spec: &VerifyPublish) -> (Result<Published, VerifyError>, Vec<Progress>) {
     verify_with(forge, spec, |_| {}).await
 }
 
-async fn verify_with(
+pub(crate) async fn verify_with(
     forge: &StandIn,
     spec: &VerifyPublish,
     mut on: impl FnMut(&Progress) + Send,
@@ -104,7 +105,7 @@ async fn verify_with(
     (outcome, said)
 }
 
-fn dispatches(forge: &StandIn) -> usize {
+pub(crate) fn dispatches(forge: &StandIn) -> usize {
     forge.requests().iter().filter(|request| request.starts_with("POST") && request.contains(DISPATCH)).count()
 }
 
