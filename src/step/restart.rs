@@ -1,8 +1,10 @@
 //! `restart`: the runner takes the new files up, and its process is looked at.
 
+use std::time::Duration;
+
 use super::{Looks, No, Planned, Planner, capped};
 use crate::model::{Action, Drain, Point, Reaches, Restart, RestartHow, Step};
-use crate::remote::{Act, Active, Fact, Pointer, StopLimit, UndoRecord};
+use crate::remote::{Act, Active, BusyFact, Fact, Pointer, StopLimit, UndoRecord};
 
 /// The pointers before a restart that its process must show, the last one first: the last word on a key counts.
 fn pointers_of(earlier: &[Step]) -> Vec<&Point> {
@@ -32,7 +34,7 @@ impl Planner<'_> {
         restart: &Restart,
         looks: &Looks,
     ) -> Result<Planned, No> {
-        let restart = &Restart { timeout: capped(step, restart.timeout), ..restart.clone() };
+        let restart = &Restart { timeout: capped(step, self.in_time(restart, looks)), ..restart.clone() };
         let Fact::Service(fact) = self.fact(looks.of_step(step.id.index).map(|(probe, _)| probe))?.clone() else {
             return Err(No::because("the host answered another question"));
         };
@@ -105,19 +107,38 @@ impl Planner<'_> {
         ))
     }
 
+    /// The limit of a restart. A container that was given time to stop gets that time, for as long as a job would be waited for,
+    /// so that one which begins at that very moment can end; systemd keeps a unit's own time whatever we wait for.
+    fn in_time(&self, restart: &Restart, looks: &Looks) -> Duration {
+        let container = matches!(restart.how, RestartHow::Docker { .. } | RestartHow::Compose { .. });
+        match self.busy(restart, looks).and_then(|busy| busy.stop.as_ref()) {
+            Some(StopLimit::Seconds(own))
+                if container && restart.drain == Drain::Wait && *own > gives(restart.timeout) =>
+            {
+                restart.timeout.max(Duration::from_secs(10)) + Duration::from_secs(*own).min(restart.drain_timeout)
+            }
+            _ => restart.timeout,
+        }
+    }
+
+    fn busy(&self, restart: &Restart, looks: &Looks) -> Option<&BusyFact> {
+        match looks.busy_of(&restart.how).and_then(|at| self.facts.get(at)) {
+            Some(Fact::Busy(busy)) => Some(busy),
+            _ => None,
+        }
+    }
+
     /// What waiting for jobs cannot promise here: places that nobody can look into, and a stop that is cut short.
     fn warn_of_jobs(&mut self, name: &str, restart: &Restart, looks: &Looks) {
-        let Some(Fact::Busy(busy)) = looks.busy_of(&restart.how).and_then(|at| self.facts.get(at)).cloned() else {
-            return;
-        };
+        let Some(busy) = self.busy(restart, looks).cloned() else { return };
         if let Some(blind) = &busy.blind {
             self.plan.notes.push(super::jobs_missed(blind));
         }
-        let ours = restart.timeout.as_secs().saturating_sub(10).max(10);
+        let ours = gives(restart.timeout);
         let container = matches!(restart.how, RestartHow::Docker { .. } | RestartHow::Compose { .. });
         match busy.stop {
             Some(StopLimit::Seconds(least)) if container && least > ours => self.plan.notes.push(format!(
-                "{name} may take {least} s to stop, and a restart within `timeout` gives it {ours} s: a job that begins at that \
+                "{name} may take {least} s to stop, and its restart gives it {ours} s (`timeout`, `drain_timeout`): a job that begins at that \
                  very moment is cut off"
             )),
             Some(StopLimit::Seconds(least)) if !container && least < 30 => self.plan.notes.push(format!(
@@ -138,6 +159,11 @@ impl Planner<'_> {
             _ => None,
         }
     }
+}
+
+/// The seconds that a restart within this limit gives a container to stop, as the host reckons it (`ks_grace`).
+fn gives(limit: Duration) -> u64 {
+    limit.as_secs().saturating_sub(10).max(10)
 }
 
 fn name_of(how: &RestartHow) -> String {

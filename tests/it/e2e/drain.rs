@@ -191,7 +191,7 @@ fn docker() -> String {
          *NetworkSettings*) echo 4e7 ;;\n\
          *.Path*cafe01) echo dockerd-entrypoint.sh dockerd ;;\n\
          *.Path*) echo forgejo-runner daemon ;;\n\
-         'restart -t '*) {RUNNERCTL} restart ;;\n\
+         'restart -t '*) echo \"$*\" >{LIVE}/restarted; {RUNNERCTL} restart ;;\n\
          *) exit 1 ;;\nesac\n"
     )
 }
@@ -246,10 +246,33 @@ fn jobs_of_a_runner_in_docker_are_containers_of_its_engines() {
     // The time that it would need to stop is more than a restart gives it.
     let said = host.rotate(&playbook, &["--check"]);
     assert!(
-        said.stdout.contains("may take 3600 s to stop, and a restart within `timeout` gives it 10 s"),
+        said.stdout.contains("may take 3600 s to stop, and its restart gives it 70 s (`timeout`, `drain_timeout`)"),
         "{}",
         said.all()
     );
+}
+
+/// The container's own time to stop, where it is longer than what a restart would give: for as long as jobs are waited for.
+#[test]
+fn a_container_gets_the_time_to_stop_that_it_was_given() {
+    let host = RunnerHost::start();
+    // (what the container is given, what it gets)
+    for (own, gets) in [("45", "55"), ("5", "10"), ("3600", "70"), ("", "10")] {
+        install(&host, DOCKER_FILE, &docker().replace("echo 3600", &format!("echo {own}")));
+        let said = host.rotate(&restarts("docker = \"forgejo-runner\""), &[]);
+        said.assert(0, "succeeded", "changed");
+        let order = std::fs::read_to_string(host.path(LIVE).join("restarted")).unwrap();
+        assert_eq!(order.trim(), format!("restart -t {gets} -- forgejo-runner"), "{own}: {}", said.all());
+        let cut = said.stdout.contains("a job that begins at that very moment is cut off");
+        assert_eq!(cut, own == "3600", "{}", said.all());
+        host.say(&["rollback"]).assert(0, "rolled-back", "rolled-back");
+    }
+    // Whoever waits for no job, or caps the step, has said how long it may take.
+    install(&host, DOCKER_FILE, &docker());
+    let off = restarts("docker = \"forgejo-runner\", drain = \"off\"");
+    host.rotate(&off, &[]).assert(0, "succeeded", "changed");
+    let order = std::fs::read_to_string(host.path(LIVE).join("restarted")).unwrap();
+    assert_eq!(order.trim(), "restart -t 10 -- forgejo-runner");
 }
 
 #[test]
