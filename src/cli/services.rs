@@ -175,20 +175,20 @@ impl Services for Servers {
         })
     }
 
-    fn runners_back<'a>(
+    fn runner_back<'a>(
         &'a self,
         repo: &'a str,
-        runners: &'a [String],
+        runner: &'a str,
         progress: &'a (dyn Fn(String) + Send + Sync),
-    ) -> BoxFuture<'a, Result<(), ServiceError>> {
+    ) -> BoxFuture<'a, Result<bool, ServiceError>> {
         Box::pin(async move {
             let mut say = |news: Progress| progress(news.to_string());
-            for runner in runners {
-                if let Some(note) = self.forge()?.back(repo, runner, &mut say).await.map_err(|error| told(&error))? {
-                    progress(note);
-                }
+            let untold = self.forge()?.back(repo, runner, &mut say).await.map_err(|error| told(&error))?;
+            let seen = untold.is_none();
+            if let Some(untold) = untold {
+                progress(untold);
             }
-            Ok(())
+            Ok(seen)
         })
     }
 

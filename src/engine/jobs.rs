@@ -27,7 +27,7 @@ impl Saga {
     }
 
     /// The step that this host would verify with: its own names may stand in it.
-    fn own_spec(&self, spec: &VerifyPublish) -> VerifyPublish {
+    pub(super) fn own_spec(&self, spec: &VerifyPublish) -> VerifyPublish {
         match self.plan.steps.get(self.next_step()).map(|step| &step.work) {
             Some(Work::VerifyPublish(own)) => own.clone(),
             _ => spec.clone(),

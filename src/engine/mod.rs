@@ -6,6 +6,7 @@
 //!   is taken back; what cannot be read is owed;
 //! - nothing is reported as put back or as new that the host did not say after looking.
 
+mod back;
 mod drain;
 mod jobs;
 mod link;

@@ -1,7 +1,6 @@
 //! Work that the controller does alone, for a host, a batch or the run.
 
-use std::collections::BTreeSet;
-
+use super::back::runners_back;
 use super::saga::{Saga, Stop, StopKind, keep_alive};
 use super::{Shared, ran_here};
 use crate::event::EventKind;
@@ -56,18 +55,16 @@ pub async fn controllers_work(
             let progress = |detail: String| {
                 shared.events.emit(host.as_ref(), Some(&step.id), EventKind::StepProgress { detail });
             };
-            // A barrier's step is one host's: the others' runners must be back as well.
-            let names: BTreeSet<String> = sagas.iter().filter_map(|saga| saga.runner_name(spec)).collect();
-            let others: Vec<String> = names.into_iter().filter(|name| spec.runner.as_ref() != Some(name)).collect();
-            let work = async {
-                tokio::select! {
-                    back = shared.services.runners_back(&spec.repo, &others, &progress) => back?,
-                    () = shared.halt.cancelled() => {}
-                }
-                shared.services.verify_publish(spec, &progress, shared.halt.clone()).await
-            };
+            let back = runners_back(shared, sagas, spec, &progress).await?;
+            let work = shared.services.verify_publish(spec, &progress, shared.halt.clone());
             match keep_alive(sagas, work).await {
-                Ok(verified) => ran_here(sagas, spec, &verified).await.map(|said| (StepStatus::Ok, said)),
+                Ok(verified) => {
+                    let mut said = ran_here(sagas, spec, &verified).await?;
+                    if !back.is_empty() {
+                        said = format!("{said}; {back}");
+                    }
+                    Ok((StepStatus::Ok, said))
+                }
                 // What it leaves on the forge is said too.
                 Err(error) if shared.halt.is_cancelled() => Err(Stop::new(StopKind::Cancelled, error.message)),
                 Err(error) => Err(stop(error)),

@@ -96,6 +96,8 @@ pub enum Fact {
     Reach(ReachFact),
     /// To [`super::Probe::Busy`].
     Busy(BusyFact),
+    /// To [`super::Probe::Back`].
+    Back(BackFact),
     /// To [`super::Probe::Task`]: the tasks that the log names; `None` when there is no log to read.
     Tasks(Option<Vec<u64>>),
     /// The probe says no: the step could not be done here.
@@ -266,6 +268,21 @@ pub struct BusyFact {
     pub blind: Option<String>,
     /// How long its service manager lets it stop, where it says so.
     pub stop: Option<StopLimit>,
+}
+
+/// What a runner's log says of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackFact {
+    /// This process has reached its forge.
+    Connected,
+    /// It has begun, and says nothing of it yet.
+    Starting,
+    /// It says nothing of itself: not yet, or it never does.
+    Silent,
+    /// The forge does not know it.
+    Unregistered,
+    /// There is no log of which it could be told that it is this process's.
+    Unread,
 }
 
 /// How long a runner that is stopped may take before it is killed.

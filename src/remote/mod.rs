@@ -21,9 +21,9 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use answer::{
-    Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileFact,
-    HostFacts, NowFact, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact, StopLimit, Undone,
-    UndoneRecord,
+    Acted, Active, Answer, BackFact, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure,
+    FileFact, HostFacts, NowFact, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact, StopLimit,
+    Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
 pub use op::{Act, CopiesVerb, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};

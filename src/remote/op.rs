@@ -201,6 +201,13 @@ pub enum Probe {
         /// Which runner.
         how: RestartHow,
     },
+    /// Whether a runner says in its own log that it is connected to its forge, since its process began.
+    Back {
+        /// Which runner.
+        how: RestartHow,
+        /// Its log file; `None`: the service manager's.
+        log: Option<RemotePath>,
+    },
     /// Whether a runner took tasks of the forge, by its own log.
     Task {
         /// Which runner.

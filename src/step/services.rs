@@ -26,17 +26,17 @@ pub trait Services: Send + Sync {
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Result<Verified, ServiceError>>;
 
-    /// Waits until the forge sees these runners, where it tells.
+    /// Waits until the forge sees a runner: whether it does. `false`: it does not tell.
     ///
     /// # Errors
-    /// When one of them stays away.
-    fn runners_back<'a>(
+    /// When the runner stays away.
+    fn runner_back<'a>(
         &'a self,
         _repo: &'a str,
-        _runners: &'a [String],
+        _runner: &'a str,
         _progress: &'a (dyn Fn(String) + Send + Sync),
-    ) -> BoxFuture<'a, Result<(), ServiceError>> {
-        Box::pin(async { Ok(()) })
+    ) -> BoxFuture<'a, Result<bool, ServiceError>> {
+        Box::pin(async { Ok(false) })
     }
 
     /// Whether a runner works on a job by what the forge knows of it, for a moment ago. `None`: the forge does not tell.

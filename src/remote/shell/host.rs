@@ -233,6 +233,11 @@ fn probe_call(n: usize, probe: &Probe) -> String {
             let [kind, a, b, _] = service_words(how);
             call("ks_probe", [&n, "ks_look_busy", &n, kind, a, b])
         }
+        Probe::Back { how, log } => {
+            let [kind, a, b, _] = service_words(how);
+            let log = log.as_ref().map_or("-", RemotePath::as_str);
+            call("ks_probe", [&n, "ks_look_back", &n, kind, a, b, log])
+        }
         Probe::Task { how, log, repo, tasks } => {
             let [kind, a, b, _] = service_words(how);
             let log = log.as_ref().map_or("-", RemotePath::as_str);

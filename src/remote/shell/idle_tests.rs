@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::tests::{SHELLS, ask, remote};
 use crate::model::RestartHow;
-use crate::remote::{BusyFact, Fact, Probe};
+use crate::remote::{BackFact, BusyFact, Fact, Probe};
 
 /// Waits at a fifo without a child; `job` and `done` start and end one.
 const PROGRAM: &str = "#!/bin/sh\ncd \"${0%/*}\" || exit 1\n[ -s pid ] || echo $$ >pid\n: >up\n\
@@ -142,5 +142,61 @@ async fn tasks_are_found_in_the_runners_log_by_number_and_repository() {
         let other_case = dir.join("case");
         std::fs::write(&other_case, "level=info msg=\"task 5 repo is Owner/Repo https://a\"\n").unwrap();
         assert_eq!(tasks(shell, &other_case, &[5]).await, Some(vec![5]), "{shell:?}");
+    }
+}
+
+async fn back(shell: &[&str], how: RestartHow, log: Option<&Path>) -> BackFact {
+    match ask(shell, Probe::Back { how, log: log.map(remote) }).await {
+        Fact::Back(fact) => fact,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What each kind of runner prints when it has reached its forge.
+const CONNECTED: [&str; 4] = [
+    "level=info msg=\"runner: rs1, with version: v12.1.2, with labels: [docker], declared successfully\"",
+    "level=info msg=\"runner: rs1, with version: v0.2.11, with labels: [docker], declare successfully\"",
+    "level=info msg=\"[poller 0] launched\"",
+    "level=info msg=\"Declared successfully\"",
+];
+
+#[tokio::test]
+async fn a_runner_is_back_when_its_own_process_says_so() {
+    let program = Program::start("forgejo-runner", false);
+    let log = program.dir.path().join("log");
+    let old = "time=\"2020-01-01T00:00:00Z\" level=info msg=\"Starting runner daemon\"\n\
+               time=\"2020-01-01T00:00:01Z\" level=info msg=\"runner: rs1, declared successfully\"\n";
+    let stamp = |zone: &str, form: &str| {
+        let mut command = Command::new("date");
+        let said = command.env("TZ", zone).arg(form).output().unwrap().stdout;
+        String::from_utf8(said).unwrap().trim().to_owned()
+    };
+    let said = async |shell: &[&str], text: &str| {
+        std::fs::write(&log, text).unwrap();
+        back(shell, program.how(), Some(&log)).await
+    };
+    for shell in SHELLS {
+        assert_eq!(said(shell, "").await, BackFact::Silent, "{shell:?}");
+        assert_eq!(said(shell, old).await, BackFact::Silent, "{shell:?}: what an earlier process said");
+        // With a fraction, and in another zone than the host's.
+        let times = [
+            stamp("UTC", "+%Y-%m-%dT%H:%M:%SZ"),
+            stamp("UTC", "+%Y-%m-%dT%H:%M:%S.5Z"),
+            stamp("XXX-5:45", "+%Y-%m-%dT%H:%M:%S+05:45"),
+            stamp("XXX+3", "+%Y-%m-%dT%H:%M:%S-03:00"),
+        ];
+        for (line, time) in CONNECTED.iter().zip(&times) {
+            let text = format!("{old}time=\"{time}\" {line}\n");
+            assert_eq!(said(shell, &text).await, BackFact::Connected, "{shell:?} {text}");
+        }
+        let refused = format!("{old}time=\"{}\" level=error msg=\"unregistered runner\"\n", times[0]);
+        assert_eq!(said(shell, &refused).await, BackFact::Unregistered, "{shell:?}");
+        let begun = format!("{old}time=\"{}\" level=info msg=\"Starting runner daemon\"\n", times[0]);
+        assert_eq!(said(shell, &begun).await, BackFact::Starting, "{shell:?}");
+        // Without a time nobody knows which process said it.
+        assert_eq!(said(shell, "[poller 0] launched\n").await, BackFact::Silent, "{shell:?}");
+        std::fs::remove_file(&log).unwrap();
+        assert_eq!(back(shell, program.how(), Some(&log)).await, BackFact::Unread, "{shell:?}");
+        assert_eq!(back(shell, program.how(), None).await, BackFact::Unread, "{shell:?}: it has no log of its own");
     }
 }

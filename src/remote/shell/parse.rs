@@ -5,9 +5,9 @@ use super::host::Fields;
 use super::survey;
 use crate::model::{Fingerprint, StepStatus};
 use crate::remote::{
-    Acted, Active, Answer, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure, FileBefore,
-    FileFact, HostFacts, NowFact, Op, Probe, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact, SocketFact,
-    StopLimit, Undone, UndoneRecord,
+    Acted, Active, Answer, BackFact, BackupFact, BusyFact, CallError, EditFact, EnvFact, Fact, FailClass, Failure,
+    FileBefore, FileFact, HostFacts, NowFact, Op, Probe, Ran, ReachFact, RecordedRun, Revealed, RoomFact, ServiceFact,
+    SocketFact, StopLimit, Undone, UndoneRecord,
 };
 
 /// One line of an answer.
@@ -268,6 +268,14 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                         },
                     })
                 }
+                Probe::Back { .. } => Fact::Back(match first("back")?.get("said") {
+                    "yes" => BackFact::Connected,
+                    "starting" => BackFact::Starting,
+                    "no" => BackFact::Silent,
+                    "unregistered" => BackFact::Unregistered,
+                    "unread" => BackFact::Unread,
+                    _ => return Err(broken("a connection in no known words")),
+                }),
                 Probe::Task { .. } => {
                     let line = first("task")?;
                     let found = line.list("found").into_iter().map(|task| task.parse());

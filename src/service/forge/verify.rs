@@ -157,11 +157,11 @@ impl ForgeClient {
 impl Flight<'_> {
     async fn fly(&mut self) -> Result<Published, VerifyError> {
         let client = self.client;
-        let Look { mut preflight, target, abilities, image, takes_nonce, labels } = client.look(self.spec).await?;
+        let Look { preflight, target, abilities, image, takes_nonce, labels } = client.look(self.spec).await?;
         if takes_nonce {
             self.inputs.entry(NONCE.to_owned()).or_insert_with(|| uuid::Uuid::new_v4().simple().to_string());
         }
-        self.await_runner(&mut preflight.notes).await?;
+        self.await_runner().await?;
         let mark = self.mark(&target, abilities, &labels, &preflight.server).await?;
         (self.progress)(Progress::Ready {
             server: preflight.server.to_string(),
@@ -196,9 +196,10 @@ impl Flight<'_> {
 
     /// Waits until the forge sees the runner that the step names, where it tells: a run that no runner takes would only be
     /// waited for until the step's time is over.
-    async fn await_runner(&mut self, notes: &mut Vec<String>) -> Result<(), VerifyError> {
+    async fn await_runner(&mut self) -> Result<(), VerifyError> {
         if let Some(runner) = &self.spec.runner {
-            notes.extend(self.client.back(&self.spec.repo, runner, self.progress).await?);
+            // Where it does not tell, the runner's host may: that is not asked here.
+            let _ = self.client.back(&self.spec.repo, runner, self.progress).await?;
         }
         Ok(())
     }

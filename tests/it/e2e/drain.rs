@@ -175,11 +175,11 @@ fn a_rollback_waits_for_a_job_and_tells_of_one_that_it_cuts_off() {
     assert!(!said.host()["notes"].to_string().contains("cut off"), "{}", said.all());
 }
 
-const DOCKER_FILE: &str = "/usr/local/bin/docker";
-const SYSTEMCTL_FILE: &str = "/usr/local/bin/systemctl";
+pub(super) const DOCKER_FILE: &str = "/usr/local/bin/docker";
+pub(super) const SYSTEMCTL_FILE: &str = "/usr/local/bin/systemctl";
 
 /// A program in the place of `docker`: the usual runner is a container, an engine for jobs stands in its network.
-fn docker() -> String {
+pub(super) fn docker() -> String {
     format!(
         "#!/bin/sh\npid=$(cat {PID_FILE})\ncase \"$*\" in\n\
          'ps --filter name='*) [ ! -e {LIVE}/hangs ] || sleep 60; cat {LIVE}/containers 2>/dev/null; : ;;\n\
@@ -197,7 +197,7 @@ fn docker() -> String {
 }
 
 /// A program in the place of `systemctl`, that knows one unit.
-fn systemctl() -> String {
+pub(super) fn systemctl() -> String {
     format!(
         "#!/bin/sh\ncase \"$*\" in\n\
          *TimeoutStopUSec*) echo TimeoutStopUSec=5s ;;\n\
@@ -209,12 +209,12 @@ fn systemctl() -> String {
     )
 }
 
-fn install(host: &RunnerHost, file: &str, program: &str) {
+pub(super) fn install(host: &RunnerHost, file: &str, program: &str) {
     host.sh(&format!("mkdir -p {} && : >{file} && chmod 755 {file}", file.rsplit_once('/').unwrap().0));
     std::fs::write(host.path(file), program).unwrap();
 }
 
-fn restarts(how: &str) -> Playbook {
+pub(super) fn restarts(how: &str) -> Playbook {
     Playbook::rotate().with(
         "restart",
         format!("restart = {{ {how}, healthy = \"200ms\", timeout = \"20s\", drain_timeout = \"60s\" }}"),

@@ -2,6 +2,7 @@
 
 mod any_point;
 mod audit;
+mod back;
 mod cut_off;
 mod drain;
 mod failures;

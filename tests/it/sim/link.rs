@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use keyswap::model::{self, Fingerprint};
 use keyswap::remote::{
-    Act, Acted, Active, Answer, BackupFact, BusyFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass,
+    Act, Acted, Active, Answer, BackFact, BackupFact, BusyFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass,
     FileBefore, FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ReachFact, RoomFact,
     ServiceFact, UndoRecord, Unreachable, UnreachableKind,
 };
@@ -302,6 +302,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
         Probe::Reach { .. } => Fact::Reach(ReachFact { uid: 1000, here: true, ..ReachFact::default() }),
         // The simulated runner is always idle; the real look is the library's own test.
         Probe::Busy { .. } => Fact::Busy(BusyFact { looked: vec!["processes".to_owned()], ..BusyFact::default() }),
+        Probe::Back { .. } => Fact::Back(BackFact::Unread),
         Probe::Task { .. } => Fact::Tasks(None),
         Probe::Backups { path } => {
             let kept = ctx.look(|machine| {

@@ -250,6 +250,103 @@ ks_runner_log() {
   esac
 }
 
+# ks_look_back N KIND A B LOG: whether the process that runs now says in its log that it has reached its forge: `yes`; `starting`
+# (not yet); `no` (it says nothing of itself); `unregistered`; `unread` where there is no log that is known to be this process's.
+ks_look_back() {
+  local n said dir
+  n=$1 said=unread dir=${KS_RUN_DIR:-}
+  KS_RUN_DIR=
+  ks_svc_state "$2" "$3" "$4"
+  KS_RUN_DIR=$dir
+  if [ "$KS_PID" != 0 ] && ks_pid "$KS_PID"; then
+    said=$(ks_own_log "$2" "$5" | tr -d '\000' |
+      grep -i -e 'starting runner daemon' -e 'declared\{0,1\} successfully' -e '\[poller [0-9]*\] launched' -e 'unregistered runner' -e '^keyswap$' | tail -n 50 | ks_says_back "$5")
+  fi
+  ks_say back n "$n" said "${said:-unread}"
+}
+
+# ks_own_log KIND LOG: a last line `keyswap` behind what the process that `ks_svc_state` saw has written, if that can be told.
+ks_own_log() {
+  local id
+  if [ "$2" != - ]; then
+    # Whose line it is the line's own time tells.
+    ks_runner_log - - - "$2" && echo keyswap
+    return
+  fi
+  case $1 in
+    systemd)
+      id=${KS_INV#-}
+      id=${id%%.*}
+      case $id in '' | *[!0-9a-f]*) return 1 ;; esac
+      ks_bounded 30 journalctl -q --no-pager -o cat -n 20000 "_SYSTEMD_INVOCATION_ID=$id" 2>/dev/null && echo keyswap
+      ;;
+    docker | compose)
+      # its id, the count of its restarts, and when it was started
+      id=${KS_INV#*.}
+      ks_bounded 30 docker logs --since "${id#*.}" -- "${KS_INV%%.*}" 2>&1 && echo keyswap
+      ;;
+    *) return 1 ;;
+  esac
+}
+
+# ks_says_back LOG: what a log says last; of a file only lines that are younger than the process count.
+ks_says_back() {
+  local line said whole
+  said=no whole=
+  [ "$1" = - ] || ks_began || return 0
+  while IFS= read -r line; do
+    whole=
+    case $line in
+      keyswap) whole=1 ;;
+      *[Dd]'eclare successfully'* | *[Dd]'eclared successfully'* | *'[poller '*'] launched'*)
+        [ "$1" = - ] || ks_since_began "$line" || continue
+        said=yes
+        ;;
+      *[Ss]'tarting runner daemon'*)
+        [ "$1" = - ] || ks_since_began "$line" || continue
+        said=starting
+        ;;
+      *[Uu]'nregistered runner'*)
+        [ "$1" = - ] || ks_since_began "$line" || continue
+        said=unregistered
+        ;;
+    esac
+  done
+  [ -z "$whole" ] || printf %s "$said"
+}
+
+# ks_began: sets KS_BEGAN to when the process KS_PID was started, in seconds of this host's clock: logs know no other.
+ks_began() {
+  local key value
+  while read -r key value; do
+    [ "$key" != btime ] || { KS_BEGAN=$((value + KS_START / 100)); return 0; }
+  done </proc/stat
+  return 1
+}
+
+# ks_since_began LINE: the line's `time="…"` is not before KS_BEGAN, which is known to the second.
+ks_since_began() {
+  local day clock zone hours at
+  case $1 in *'time="'????-??-??T??:??:??*'"'*) ;; *) return 1 ;; esac
+  day=${1#*time=\"}
+  day=${day%%\"*} zone=${day#???????????????????}
+  clock=${day#???????????}
+  clock=${clock%"$zone"} day=${day%%T*}
+  case $zone in .*) zone=${zone#.}; zone=${zone#"${zone%%[!0-9]*}"} ;; esac
+  case $day$clock in *[!0-9:-]*) return 1 ;; esac
+  at=$(date -u -d "$day $clock" +%s 2>/dev/null) || return 1
+  case $zone in
+    Z) ;;
+    [+-][0-9][0-9]:[0-9][0-9])
+      hours=${zone#?}
+      hours=$(((1${hours%:*} - 100) * 3600 + (1${hours#*:} - 100) * 60))
+      case $zone in +*) at=$((at - hours)) ;; *) at=$((at + hours)) ;; esac
+      ;;
+    *) return 1 ;;
+  esac
+  [ "$at" -ge $((KS_BEGAN - 1)) ]
+}
+
 # ks_look_task N KIND A B LOG REPO TASK...: which of these tasks the runner says that it took, if its log can be read. A log
 # that names no task at all proves nothing: a runner that logs only warnings never names one.
 ks_look_task() {
