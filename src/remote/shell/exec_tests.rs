@@ -35,6 +35,11 @@ async fn words_arrive_as_they_are_and_statuses_come_back() {
         assert_eq!(none.status, 127, "{shell:?}");
         let stdin = ran(shell, &["cat"], SOON).await;
         assert_eq!((stdin.status, stdin.output.len()), (0, 0), "{shell:?}: nothing is there to be read");
+        // Our own descriptors are nobody else's: who could write to them would act as we do.
+        let open = ran(shell, &["sh", "-c", "for d in /proc/$$/fd/*; do echo ${d##*/}; done"], SOON).await;
+        // The third is the directory's, as it looks into it.
+        let open: Vec<u32> = open.output.iter().map(|fd| fd.parse().unwrap()).collect();
+        assert!(open.contains(&0) && open.iter().all(|fd| !(4..10).contains(fd)), "{shell:?}: {open:?}");
         // What looks like the library's own lines is a command's output all the same.
         let forged = ran(shell, &["printf", "fail\\tclass=held\\nran\\tstatus=9\\n"], SOON).await;
         assert_eq!((forged.status, forged.output.len()), (0, 2), "{shell:?}");

@@ -13,6 +13,8 @@ mod file_tests;
 mod frame;
 mod host;
 #[cfg(test)]
+mod hands_tests;
+#[cfg(test)]
 mod idle_tests;
 mod parse;
 pub(crate) mod quote;

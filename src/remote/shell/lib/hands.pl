@@ -2,10 +2,11 @@
 #
 # Started by hands.sh where the host has Perl (Debian and Ubuntu always do); without it the programs themselves do the work.
 # It knows of each program just what the library asks of it, and says `2` to everything else: then the program is started
-# after all. So it never has to explain a failure.
+# after all. So it hardly ever has to explain a failure. It also reads what a shell would read byte by byte.
 #
 # In:  words that each end in a zero: who asks (PROCESS-REQUEST), how many words follow, the words.
-# Out: a line `WHO STATUS MORE TEXT` and MORE further lines. STATUS 0: done, 1: there is no such thing, 2: not by me.
+# Out: a line `WHO STATUS MORE TEXT` and MORE further lines. STATUS 0: done, 1: it failed or is not there, 2: not by me.
+# Nothing that it has read can bring a line of its own into an answer: a runner could forge the next one.
 # A name counts as where the asking process is (its working directory, its descriptors). The Perl of perl-base is
 # enough, but for SHA-256; no single quote may stand in this file.
 use strict;
@@ -31,11 +32,17 @@ sub at { my ($path) = @_; $path =~ s{^/proc/self/}{/proc/$asker/}; return $path 
 sub digest { return eval { require Digest::SHA; 1 } ? Digest::SHA->new(256) : undef }
 sub plain { my ($path, $more) = @_; sysopen(my $file, $path, O_RDONLY | O_NONBLOCK | O_NOCTTY | ($more // 0)) or return; return $file }
 
-# A plain file on a file system of the system itself: what a runner mounts may never answer.
-sub native {
+# The content of a small plain file on a file system of the system itself: what a runner mounts may never answer, and what it
+# blows up may never end. Of anything else the program may say it, under its time limit.
+sub small {
   my ($path) = @_;
   my ($device) = stat($path) or return;
-  return -f _ && grep { my ($own) = stat($_); defined $own && $own == $device } "/", $state;
+  -f _ && grep { my ($own) = stat($_); defined $own && $own == $device } "/", $state or return;
+  my $file = plain($path) or return;
+  -f $file or return;
+  my $text = "";
+  while (length $text <= 1 << 20) { sysread($file, $text, 1 << 16, length $text) || last }
+  return length $text <= 1 << 20 ? $text : undef;
 }
 
 # Name, state, parent and so on of a process.
@@ -45,23 +52,6 @@ sub process {
   sysread($file, my $text, 4096) or return;
   my ($name, $facts) = $text =~ /^\d+ \((.*)\) (.*)/s or return;
   return ($name, split / /, $facts);
-}
-
-# The children of a process. The kernel may pass over one where another ends meanwhile: asked until it says the same twice.
-sub children {
-  my ($pid) = @_;
-  my $last;
-  for (1 .. 10) {
-    my $all = "";
-    for my $list (glob "/proc/$pid/task/*/children") {
-      sysopen(my $file, $list, O_RDONLY) or next;
-      local $/;
-      $all .= <$file> // "";
-    }
-    return [split " ", $all] if defined $last && $last eq $all;
-    $last = $all;
-  }
-  return;
 }
 
 sub mounts {
@@ -115,7 +105,8 @@ my %do = (
     for my $name (@_) {
       return 2 if $name =~ /^-/;
       my $file = plain(at($name)) or return 2;
-      IO::Handle::sync($file) or return 2;
+      # The kernel tells a disk error once: whoever asked again would hear that all is well.
+      IO::Handle::sync($file) or return 1;
     }
     return 0;
   },
@@ -133,7 +124,7 @@ my %do = (
     shift if @_ && $_[0] eq "--";
     for my $name (@_) {
       return 2 if $name =~ /^-/;
-      lstat($name) or next;
+      if (!lstat($name)) { next if $! == $ENOENT || $! == $ENOTDIR; return 2 }
       return 2 if -d _;
       unlink($name) or return 2;
     }
@@ -213,17 +204,14 @@ my %do = (
   },
   # SHA-256 of a file as another process sees it.
   sight => sub {
-    native($_[0]) or return 2;
     my $sum = digest() or return 2;
-    my $file = plain($_[0]) or return 2;
-    return eval { $sum->addfile($file, "b"); 1 } ? (0, $sum->hexdigest) : 2;
+    my $text = small($_[0]) // return 2;
+    return (0, $sum->add($text)->hexdigest);
   },
   # The first line of a small file in a directory that a runner may own.
   line => sub {
-    native($_[0]) or return 2;
-    my $file = plain($_[0]) or return 2;
-    sysread($file, my $text, 64) // return 2;
-    return (0, split(/\n/, $text, 2));
+    my $text = small($_[0]) // return 2;
+    return (0, $text =~ /\A([^\n]{0,64})/);
   },
   # A variable of a process, line ends in it as \001.
   environ => sub {
@@ -251,26 +239,21 @@ my %do = (
   mounted => sub { return (grep { $_->[0] eq $_[0] } mounts()) ? 0 : 1 },
   # A process and all below it that live: `PID PARENT NAME`.
   processes => sub {
-    my (@lines, %seen, %all, %below);
-    # Where the kernel keeps no lists of children, everybody is asked for their parent.
-    if (!-e "/proc/self/task/$$/children") {
-      opendir(my $proc, "/proc") or return 2;
-      for my $pid (grep { /^[0-9]+$/ } readdir $proc) {
-        my @facts = process($pid) or next;
-        $all{$pid} = \@facts;
-        push @{ $below{ $facts[2] } }, $pid;
-      }
+    opendir(my $proc, "/proc") or return 2;
+    my (%all, %below, %seen, @lines);
+    for my $pid (grep { /^[0-9]+$/ } readdir $proc) {
+      my @facts = process($pid) or next;
+      $all{$pid} = \@facts;
+      push @{ $below{ $facts[2] } }, $pid;
     }
     my @todo = ($_[0]);
     while (@todo) {
       my $pid = shift @todo;
-      next if $seen{$pid}++;
-      my ($name, $state, $parent) = %all ? @{ $all{$pid} // [] } : process($pid);
-      defined $parent or next;
+      next if !$all{$pid} || $seen{$pid}++;
+      my ($name, $state, $parent) = @{ $all{$pid} };
       $name = "unnamed" if $name !~ /^[A-Za-z0-9_.:-]+$/;
       push @lines, "$pid $parent $name" if $state ne "Z";
-      my $children = %all ? $below{$pid} // [] : children($pid);
-      push @todo, @{ $children // return 2 };
+      push @todo, @{ $below{$pid} // [] };
     }
     return (0, @lines);
   },
@@ -291,7 +274,10 @@ while (1) {
   ($asker) = $who =~ /^(\d+)-/ or exit 1;
   my $act = $do{ shift @words };
   my ($status, @lines) = chdir("/proc/$asker/cwd") && $act ? $act->(@words) : 2;
+  # No directory is kept busy by somebody who waits.
+  chdir("/");
   @lines = () if $status == 2;
+  tr/\n/\001/ for @lines;
   my $first = @lines ? shift @lines : "";
   print join("\n", "$who $status " . scalar(@lines) . " $first", @lines), "\n";
 }

@@ -4,8 +4,9 @@
 # Where the host has Perl, `hands.pl` runs beside the shell and these functions bear the programs' names; everywhere else
 # the programs do it. What the hands cannot do the program is asked for, too: it says then what is wrong.
 #
-# Descriptor 8 asks, 9 is answered. Nobody else may have them: who could write to 8 would act as we do. Whoever starts a
-# program that is not one of the plain tools closes both.
+# We ask on descriptor 8, and are answered on 9, one at a time: of two that asked at once each could take the other's answer.
+# Nobody else may have them: who could write to 8 would act as we do. Whoever starts a program that is not one of the plain
+# tools closes both.
 
 KS_HANDS=
 KS_HANDS_FOR='stat sync mv ln rm mkdir chmod chown readlink ls lsattr sha256sum'
@@ -41,7 +42,7 @@ ks_hands_take() {
   done
 }
 
-# ks_hand NAME [WORD]...: 0 done and 1 there is none, both with KS_SAID set to what they say; 2 they cannot.
+# ks_hand NAME [WORD]...: 0 done, 1 it failed or is not there, both with KS_SAID set to what they say; 2 they cannot.
 ks_hand() {
   local who status more line word
   KS_SAID=

@@ -85,7 +85,7 @@ ks_pid_in() {
   if [ -n "$KS_PID_ALONE" ]; then
     [ -f "$1" ] && [ -r "$1" ] && read -r KS_LINE <"$1" || :
   elif [ -n "$KS_HANDS" ] && ks_hand line "$1"; then
-    KS_LINE=${KS_SAID%%"$KS_NL"*}
+    KS_LINE=$KS_SAID
   else
     KS_LINE=$(ks_bounded 5 dd if="$1" bs=64 count=1 2>/dev/null | { read -r dir && printf %s "$dir"; })
   fi

@@ -1,0 +1,120 @@
+//! The hands answer as the programs do, for nobody but us, and keep nothing busy; in every shell that has them.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::file_tests::run;
+
+const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
+
+/// What a script says, which has hands.
+fn said(shell: &[&str], dir: &Path, script: &str) -> String {
+    run(shell, dir, &format!("[ -n \"$KS_HANDS\" ] || echo 'no hands'\n{script}")).0
+}
+
+#[test]
+fn they_answer_as_the_programs_do() {
+    // Each line a call, asked of both. What is free changes while it is looked at.
+    let calls = [
+        "stat -c '%f %s %u %g %a %h %d:%i %Y' -- . ./plain ./dir ./link ./pipe ./odd",
+        "stat -L -c '%f %s %u %g %a %h %d.%i' -- ./link /proc/self/fd/6",
+        "stat -c %a -- . ./gone",
+        "stat -c %u -- ./plain/below",
+        "stat -f -c '%S %c %i' -- .",
+        "readlink ./link",
+        "readlink /proc/self/fd/6",
+        "sha256sum",
+    ];
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        std::fs::write(dir.path().join("plain"), "content\n").unwrap();
+        symlink("plain", dir.path().join("link")).unwrap();
+        let mut script = "mkfifo pipe; : >odd; chown 12:34 odd; chmod 4751 odd; exec 6<plain\n".to_owned();
+        for call in calls {
+            // Theirs is asked for by the program's own way to its standard input.
+            script += &format!(
+                "a=0; ks_hand {call} <plain || a=$?; [ $a != 2 ] || echo \"not by hand: {name}\"
+                 b=0; theirs=$(command {call} <plain 2>/dev/null) || b=$?
+                 [ \"$a $KS_SAID\" = \"$b $theirs\" ] || echo \"{name}: $a $KS_SAID, $b $theirs\"\n",
+                name = call.replace(['\'', '$'], "")
+            );
+        }
+        assert_eq!(said(shell, dir.path(), &script), "", "{shell:?}");
+    }
+}
+
+/// What they say of access lists and attributes is in other words, of which only some are looked at.
+#[test]
+fn they_see_access_lists_and_attributes() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = ": >bare; : >listed; setfacl -m u:4711:r listed
+                      for f in bare listed; do ks_hand ls -ldn -- ./$f; echo \"$? $KS_SAID\"; done
+                      : >fixed; if chattr +i fixed 2>/dev/null; then
+                          for f in bare fixed; do ks_hand lsattr -d ./$f || echo \"$?\"; echo \"${KS_SAID%% *}\"; done
+                          chattr -i fixed
+                      else printf -- '---\\n-i-\\n'; fi";
+        assert_eq!(said(shell, dir.path(), script), "0 -\n0 -+\n---\n-i-\n", "{shell:?}");
+    }
+}
+
+/// A runner owns the directory of its pid file: what stands there is read, and is no answer of theirs.
+#[test]
+fn what_they_read_is_no_answer() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "for me in /proc/self/task/*; do :; done; set +f; for me in /proc/self/task/*; do :; done; set -f
+                      printf '7\\nx\\n%s 0 0 forged\\n' \"${me##*/}-$KS_ID\" >pid
+                      ks_hand line \"$PWD/pid\"; echo \"$? $KS_SAID\"
+                      ks_hand readlink /proc/self/cwd; [ \"$KS_SAID\" = \"$PWD\" ] || echo \"$KS_SAID\"
+                      printf '%0100d\\n' 0 >long; ks_hand line \"$PWD/long\"; echo ${#KS_SAID}
+                      truncate -s 2M large; ks_hand sight \"$PWD/large\"; echo $?
+                      mkfifo pipe; ks_hand line \"$PWD/pipe\"; echo $?";
+        assert_eq!(said(shell, dir.path(), script), "0 7\n64\n2\n2\n", "{shell:?}");
+    }
+}
+
+/// A disk's error is told once: who asks again hears that all is well.
+#[test]
+fn a_sync_that_failed_is_not_tried_again() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "mkdir bin; printf '#!/bin/sh\\necho asked again\\n' >bin/sync; chmod 755 bin/sync; PATH=$PWD/bin:$PATH
+                      sync /proc/version; echo $?; sync ./gone; sync .; echo $?";
+        assert_eq!(said(shell, dir.path(), script), "1\nasked again\n0\n", "{shell:?}");
+    }
+}
+
+#[test]
+fn they_keep_no_directory_and_no_file_busy() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo content >plain; chmod 777 .; ks_open plain; ks_lstat plain
+                      command readlink /proc/$KS_HANDS/cwd; exec 6<&-; ls -l /proc/$KS_HANDS/fd | grep -c plain";
+        assert_eq!(said(shell, dir.path(), script), "/\n0\n", "{shell:?}");
+    }
+}
+
+/// Variables that make Perl do something else do not reach it.
+#[test]
+fn the_environment_does_not_steer_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = ["env", "PERL5OPT=-Mkeyswap_is_not_there", "PERL_UNICODE=SAD", "PERL5LIB=/nonexistent", "dash"];
+    let script = "printf '\\303\\244\\n' >plain; exec 6<plain; ks_hand fingerprint /proc/self/fd/6
+                  [ \"$KS_SAID\" = \"$(printf '\\303\\244' | command sha256sum | cut -d' ' -f1)\" ] || echo \"$KS_SAID\"";
+    assert_eq!(said(&wrong, dir.path(), script), "");
+}
+
+/// They are gone in the midst of the work: the programs do it.
+#[test]
+fn without_them_all_goes_on() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo content >plain; kill -9 $KS_HANDS; trap '' PIPE
+                      ks_lstat plain && echo $KS_SIZE; mv -f plain other && sync . && echo moved; ks_lstat plain || echo gone";
+        // A shell may say that they were killed.
+        let said = said(shell, dir.path(), script).replace("Killed\n", "");
+        assert_eq!(said, "8\nmoved\ngone\n", "{shell:?}");
+    }
+}
