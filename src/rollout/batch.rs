@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinSet, unconstrained};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Saga, Settling, Shared, Stop, StopKind, again, controllers_work, keep_alive, started};
@@ -19,6 +20,29 @@ pub(super) struct Fallen {
     pub(super) stop: Stop,
 }
 
+/// So many at a time, in the order in which they were asked for, whichever task is faster: a run begins its hosts as it says.
+struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    fn new(forks: usize) -> Self {
+        Self(Arc::new(Semaphore::new(forks.max(1))))
+    }
+
+    /// The next turn, for as long as what it gives is held.
+    fn next(&self) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        let mut turn = Box::pin(unconstrained(Arc::clone(&self.0).acquire_owned()));
+        // The first time that it is asked for takes the place in the line.
+        let first = turn.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        // Nobody closes it.
+        async move {
+            match first {
+                Poll::Ready(permit) => permit.ok(),
+                Poll::Pending => turn.await.ok(),
+            }
+        }
+    }
+}
+
 /// Does something with many things side by side, `forks` at a time; what comes of each, in their order. `None`: its task
 /// panicked.
 pub(super) async fn each<I, T, F, Fut>(items: Vec<I>, forks: usize, work: F) -> Vec<Option<T>>
@@ -27,15 +51,14 @@ where
     F: Fn(I) -> Fut,
     Fut: Future<Output = T> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(forks.max(1)));
+    let turns = Turns::new(forks);
     let mut tasks = JoinSet::new();
     let mut results: Vec<Option<T>> = Vec::new();
     for (at, item) in items.into_iter().enumerate() {
         results.push(None);
-        let permits = Arc::clone(&permits);
-        let work = work(item);
+        let (turn, work) = (turns.next(), work(item));
         tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await;
+            let _turn = turn.await;
             (at, work.await)
         });
     }
@@ -57,17 +80,28 @@ where
     F: Fn(Saga) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = T> + Send + 'static,
 {
-    let names: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
-    let (mut done, mut lost) = (Vec::new(), Vec::new());
-    let (all, permits, work) = (sagas.len(), Arc::new(Semaphore::new(forks.max(1))), Arc::new(work));
-    let results = each(sagas, all, |mut saga| {
-        let (permits, work) = (Arc::clone(&permits), Arc::clone(&work));
+    let (turns, work) = (Turns::new(forks), Arc::new(work));
+    all_begun(sagas, |mut saga| {
+        let (turn, work) = (turns.next(), Arc::clone(&work));
         async move {
-            let _permit = keep_alive(std::slice::from_mut(&mut saga), permits.acquire_owned()).await;
+            let _turn = keep_alive(std::slice::from_mut(&mut saga), turn).await;
             work(saga).await
         }
-    });
-    for (name, result) in names.into_iter().zip(results.await) {
+    })
+    .await
+}
+
+/// Begins something with every saga, in their order.
+async fn all_begun<T, F, Fut>(sagas: Vec<Saga>, begin: F) -> (Vec<T>, Vec<HostName>)
+where
+    T: Send + 'static,
+    F: Fn(Saga) -> Fut,
+    Fut: Future<Output = T> + Send + 'static,
+{
+    let names: Vec<HostName> = sagas.iter().map(|saga| saga.name().clone()).collect();
+    let (mut done, mut lost) = (Vec::new(), Vec::new());
+    let all = sagas.len();
+    for (name, result) in names.into_iter().zip(each(sagas, all, begin).await) {
         match result {
             Some(value) => done.push(value),
             None => lost.push(name),
@@ -105,14 +139,14 @@ where
     Fut: Future<Output = Result<Saga, E>> + Send + 'static,
 {
     let (all, all_there) = (items.len(), Gathering::new(items.len()));
-    let permits = Arc::new(Semaphore::new(forks.max(1)));
+    let turns = Turns::new(forks);
     each(items, all, |item| {
-        let (all_there, permits, opening) = (all_there.clone(), Arc::clone(&permits), open(item));
+        let (all_there, turn, opening) = (all_there.clone(), turns.next(), open(item));
         async move {
             let arrival = all_there.arrival();
-            let permit = permits.acquire_owned().await;
+            let turn = turn.await;
             let mut opened = opening.await;
-            drop((permit, arrival));
+            drop((turn, arrival));
             if let Ok(saga) = &mut opened {
                 keep_alive(std::slice::from_mut(saga), all_there.complete()).await;
             }
@@ -149,15 +183,13 @@ pub(super) async fn advance(
     on_fall: impl Fn(&Stop) + Clone + Send + Sync + 'static,
 ) -> (Vec<Saga>, Vec<Fallen>, Vec<HostName>) {
     let all_there = Gathering::new(sagas.len());
-    // Who waits for the others holds no fork: those who have not begun need it.
-    let (all, working) = (sagas.len(), Arc::new(Semaphore::new(forks.max(1))));
-    let closed = closed.clone();
-    let (done, lost) = side_by_side(sagas, all, move |mut saga| {
-        let (on_fall, all_there, working) = (on_fall.clone(), all_there.clone(), Arc::clone(&working));
-        let closed = closed.clone();
+    // Who waits for the others holds no turn: those who have not begun need it.
+    let turns = Turns::new(forks);
+    let (done, lost) = all_begun(sagas, |mut saga| {
+        let (on_fall, all_there, turn, closed) = (on_fall.clone(), all_there.clone(), turns.next(), closed.clone());
         async move {
             let arrival = all_there.arrival();
-            let fork = keep_alive(std::slice::from_mut(&mut saga), working.acquire_owned()).await;
+            let turn = keep_alive(std::slice::from_mut(&mut saga), turn).await;
             let result = async {
                 saga.begins()?;
                 if !saga.touched() && saga.changes() && closed.is_cancelled() {
@@ -172,7 +204,7 @@ pub(super) async fn advance(
             if let Err(stop) = &result {
                 on_fall(stop);
             }
-            drop((fork, arrival));
+            drop((turn, arrival));
             // Who is early waits for the others, and says so to its host.
             let stopped = result.as_ref().is_err_and(|stop| stop.kind == StopKind::Lost);
             if !stopped {
@@ -307,4 +339,28 @@ where
         }
     }
     (results, left)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_waits_for_its_turn_begins_in_order() {
+        let (begun, turns, all) = (Arc::new(Mutex::new(Vec::new())), Turns::new(1), 600);
+        let results = each((0..all).collect(), all, |number: usize| {
+            let (turn, begun) = (turns.next(), Arc::clone(&begun));
+            async move {
+                let _turn = turn.await;
+                begun.lock().unwrap().push(number);
+                tokio::task::yield_now().await;
+                number
+            }
+        });
+        let in_order: Vec<usize> = (0..all).collect();
+        assert_eq!(results.await.into_iter().flatten().collect::<Vec<_>>(), in_order);
+        assert_eq!(*begun.lock().unwrap(), in_order);
+    }
 }
