@@ -79,6 +79,7 @@ const NICE: &[(&str, Packages, &str)] = &[
         "an immutable file shows only when it is written",
     ),
     ("mkfifo", COREUTILS, "what a failing command says is lost"),
+    ("perl", ["perl-base", "perl", "perl-interpreter", "perl-base", "perl"], "every step takes longer"),
     ("find", FINDUTILS, "no `audit --search`"),
     ("head", COREUTILS, "no `audit --search`"),
     ("sort", COREUTILS, "no `audit --search`"),
@@ -133,7 +134,7 @@ fn install(os: &str, packages: &Packages) -> String {
 mod tests {
     use super::*;
 
-    const LIBRARY: [&str; 12] = [
+    const LIBRARY: [&str; 13] = [
         include_str!("../remote/shell/lib/base.sh"),
         include_str!("../remote/shell/lib/env.sh"),
         include_str!("../remote/shell/lib/file.sh"),
@@ -146,12 +147,13 @@ mod tests {
         include_str!("../remote/shell/lib/state.sh"),
         include_str!("../remote/shell/lib/survey.sh"),
         include_str!("../remote/shell/lib/undo.sh"),
+        include_str!("../remote/shell/lib/hands.sh"),
     ];
 
     /// Programs that a shell library could call, beside those that are shell builtins everywhere.
     const PROGRAMS: &str = "awk basename base64 cat chcon chmod chown cksum cmp comm cp cut date dd df diff dirname du expr find \
         flock fold getent getfacl getfattr grep gzip head id install join ln logger ls lsattr md5sum mkdir mkfifo mktemp mv nice nl \
-        nohup nsenter od paste pgrep pkill ps readlink realpath rm rmdir sed seq setfacl setfattr setsid sha256sum shuf sleep sort split \
+        nohup nsenter od paste perl pgrep pkill ps readlink realpath rm rmdir sed seq setfacl setfattr setsid sha256sum shuf sleep sort split \
         stat strings stty sync tac tail tar tee timeout touch tr truncate uname uniq wc xargs xxd";
 
     /// The programs that the library calls: words where a command may stand.
@@ -164,8 +166,10 @@ mod tests {
             let words: Vec<&str> = line.split([' ', '\t', '(', ')', '`', ';']).collect();
             for (at, word) in words.iter().enumerate() {
                 let before = at.checked_sub(1).and_then(|at| words.get(at)).copied().unwrap_or_default();
-                let opens =
-                    ["", "&&", "||", "|", "then", "do", "else", "if", "!", "{", "$", "exec", "while", "until", "env"];
+                let opens = [
+                    "", "&&", "||", "|", "then", "do", "else", "if", "!", "{", "$", "exec", "while", "until", "env",
+                    "ks_get",
+                ];
                 // `ks_bounded 15 tail`, `timeout -k 5 10 cmd`
                 let bounded = before.parse::<u32>().is_ok() && at > 1;
                 if (opens.contains(&before) || before.ends_with("$") || bounded)

@@ -36,7 +36,11 @@ pub(super) fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration
     let output = Command::new("timeout")
         .arg("60")
         .args(shell)
-        .args(["-c", &format!("cd \"$1\" && K=$PWD && . ./lib.sh\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"), "-"])
+        .args([
+            "-c",
+            &format!("cd \"$1\" && K=$PWD && . ./lib.sh\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"),
+            "-",
+        ])
         .arg(dir)
         .stdin(Stdio::null())
         .output()

@@ -80,7 +80,8 @@ fn what_they_read_is_no_answer() {
 fn a_sync_that_failed_is_not_tried_again() {
     for shell in SHELLS {
         let dir = tempfile::tempdir().unwrap();
-        let script = "mkdir bin; printf '#!/bin/sh\\necho asked again\\n' >bin/sync; chmod 755 bin/sync; PATH=$PWD/bin:$PATH
+        let script =
+            "mkdir bin; printf '#!/bin/sh\\necho asked again\\n' >bin/sync; chmod 755 bin/sync; PATH=$PWD/bin:$PATH
                       sync /proc/version; echo $?; sync ./gone; sync .; echo $?";
         assert_eq!(said(shell, dir.path(), script), "1\nasked again\n0\n", "{shell:?}");
     }

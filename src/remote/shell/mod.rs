@@ -11,9 +11,9 @@ mod exec_tests;
 #[cfg(test)]
 mod file_tests;
 mod frame;
-mod host;
 #[cfg(test)]
 mod hands_tests;
+mod host;
 #[cfg(test)]
 mod idle_tests;
 mod parse;
