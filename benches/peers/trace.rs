@@ -1,8 +1,9 @@
 //! What each of keyswap's requests starts on its host, by strace on one host: `benches/peers/forks`.
 //!
 //! A process belongs to the request during which it was forked off the privileged shell, and so do its children, however
-//! late: a guard's work counts to the request that started the guard. What the login and sudo do before the shell is there
-//! has rows of its own. The times are those of a traced run and compare among each other only.
+//! late: a guard's work counts to the request that started the guard, and what the hands do, syncs above all, to the session.
+//! What the login and sudo do before the shell is there has rows of its own. The times are those of a traced run and compare
+//! among each other only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
