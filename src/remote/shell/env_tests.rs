@@ -8,8 +8,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 const SHELLS: &[&[&str]] = &[&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
-const LIBRARY: &str =
-    concat!(include_str!("lib/hands.sh"), "\n", include_str!("lib/base.sh"), "\n", include_str!("lib/env.sh"));
+const LIBRARY: &str = concat!(
+    "KS_CR='\r'\n",
+    include_str!("lib/hands.sh"),
+    "\n",
+    include_str!("lib/base.sh"),
+    "\n",
+    include_str!("lib/env.sh")
+);
 const SCRIPT: &str = r#"
 cd "$1" && . ./lib.sh || exit 1
 shift

@@ -10,7 +10,7 @@ use super::tests::SHELLS;
 const LIBRARY: &str = concat!(
     "KS_HANDS_PL='",
     include_str!("lib/hands.pl"),
-    "'\n",
+    "'\nKS_CR='\r'\n",
     include_str!("lib/hands.sh"),
     "\n",
     include_str!("lib/base.sh"),

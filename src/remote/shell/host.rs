@@ -106,7 +106,7 @@ fn request(op: &Op) -> Request {
         Op::Hello => "ks_hello".to_owned(),
         Op::Look(probes) => {
             limit += Duration::from_secs(30) * u32::try_from(probes.len()).unwrap_or(u32::MAX);
-            probes.iter().enumerate().map(|(n, probe)| probe_call(n, probe)).collect::<Vec<_>>().join("; ")
+            looks(probes.iter().enumerate().map(|(n, probe)| probe_call(n, probe)))
         }
         Op::Prepare { hold, owner, undo, manifest } => {
             let undo = undo_text(undo);
@@ -206,44 +206,50 @@ fn hundredths(time: Duration) -> String {
     (time.as_millis() / 10).to_string()
 }
 
+/// Probes in one request.
+pub(super) fn looks(calls: impl Iterator<Item = String>) -> String {
+    let calls: Vec<String> = calls.collect();
+    call("ks_looks", calls.iter().map(String::as_str))
+}
+
 fn probe_call(n: usize, probe: &Probe) -> String {
     let n = n.to_string();
     match probe {
         Probe::File { path, owner, group } => {
             let (owner, group) = (owner.as_deref().unwrap_or("-"), group.as_deref().unwrap_or("-"));
-            call("ks_probe", [&n, "ks_look_file", &n, path.as_str(), owner, group])
+            call("ks_look_file", [n.as_str(), path.as_str(), owner, group])
         }
         Probe::Env { path, format, edits } => {
             let removes: Vec<String> = edits.iter().map(|edit| edit.remove.join(" ")).collect();
-            let mut words = vec![n.as_str(), "ks_look_env", &n, path.as_str(), format_word(*format)];
+            let mut words = vec![n.as_str(), path.as_str(), format_word(*format)];
             for (edit, remove) in edits.iter().zip(&removes) {
                 words.extend([edit.key.as_str(), &edit.value, remove]);
             }
-            call("ks_probe", words)
+            call("ks_look_env", words)
         }
         Probe::Service { how, pointer } => {
             let [kind, a, b, _] = service_words(how);
             let [key, value, content] = pointer_words(pointer.as_ref());
-            call("ks_probe", [&n, "ks_look_service", &n, kind, a, b, key, value, content])
+            call("ks_look_service", [n.as_str(), kind, a, b, key, value, content])
         }
-        Probe::Backups { path } => call("ks_probe", [&n, "ks_look_backups", &n, path.as_str()]),
-        Probe::Room { dir } => call("ks_probe", [&n, "ks_look_room", &n, dir]),
-        Probe::Reach { pid } => call("ks_probe", [&n, "ks_look_reach", &n, &pid.to_string()]),
+        Probe::Backups { path } => call("ks_look_backups", [n.as_str(), path.as_str()]),
+        Probe::Room { dir } => call("ks_look_room", [n.as_str(), dir]),
+        Probe::Reach { pid } => call("ks_look_reach", [n.as_str(), &pid.to_string()]),
         Probe::Busy { how } => {
             let [kind, a, b, _] = service_words(how);
-            call("ks_probe", [&n, "ks_look_busy", &n, kind, a, b])
+            call("ks_look_busy", [n.as_str(), kind, a, b])
         }
         Probe::Back { how, log } => {
             let [kind, a, b, _] = service_words(how);
             let log = log.as_ref().map_or("-", RemotePath::as_str);
-            call("ks_probe", [&n, "ks_look_back", &n, kind, a, b, log])
+            call("ks_look_back", [n.as_str(), kind, a, b, log])
         }
         Probe::Task { how, log, repo, tasks } => {
             let [kind, a, b, _] = service_words(how);
             let log = log.as_ref().map_or("-", RemotePath::as_str);
             let tasks: Vec<String> = tasks.iter().map(u64::to_string).collect();
-            let words = [n.as_str(), "ks_look_task", &n, kind, a, b, log, repo];
-            call("ks_probe", words.into_iter().chain(tasks.iter().map(String::as_str)))
+            let words = [n.as_str(), kind, a, b, log, repo];
+            call("ks_look_task", words.into_iter().chain(tasks.iter().map(String::as_str)))
         }
     }
 }

@@ -40,6 +40,7 @@ const PIECES: &[&str] = &[
     include_str!("lib/hands.pl"),
     "'",
     include_str!("lib/hands.sh"),
+    "KS_CR='\r'",
     include_str!("lib/base.sh"),
     include_str!("lib/file.sh"),
     include_str!("lib/env.sh"),

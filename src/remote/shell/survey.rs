@@ -8,30 +8,28 @@ use crate::remote::{
     Active, CallError, Copy, KnownPlace, KnownWhat, Seen, SeenEnv, SeenFile, SeenService, SeenState, Survey,
 };
 
-/// The calls for these surveys, one after the other.
+/// The request for these surveys.
 pub(super) fn calls(surveys: &[Survey]) -> String {
-    surveys.iter().enumerate().map(|(n, survey)| one(&n.to_string(), survey)).collect::<Vec<_>>().join("; ")
+    super::host::looks(surveys.iter().enumerate().map(|(n, survey)| one(&n.to_string(), survey)))
 }
 
 fn one(n: &str, survey: &Survey) -> String {
     let key = |key: &Option<String>| key.clone().unwrap_or_else(|| "-".to_owned());
     match survey {
-        Survey::File { path } => call("ks_probe", [n, "ks_survey_file", n, path.as_str()]),
+        Survey::File { path } => call("ks_survey_file", [n, path.as_str()]),
         Survey::Env { path, format, key: pointer, outranking } => {
             let (pointer, outranking) = (key(pointer), outranking.join(" "));
-            let words = [n, "ks_survey_env", n, path.as_str(), format_word(*format), &pointer, &outranking];
-            call("ks_probe", words)
+            let words = [n, path.as_str(), format_word(*format), &pointer, &outranking];
+            call("ks_survey_env", words)
         }
         Survey::Service { how, key: pointer, outranking } => {
             let [kind, a, b, _] = super::host::service_words(how);
             let (pointer, outranking) = (key(pointer), outranking.join(" "));
-            call("ks_probe", [n, "ks_survey_service", n, kind, a, b, &pointer, &outranking])
+            call("ks_survey_service", [n, kind, a, b, &pointer, &outranking])
         }
-        Survey::State => call("ks_probe", [n, "ks_survey_state", n]),
-        Survey::Known => call("ks_probe", [n, "ks_survey_known", n]),
-        Survey::Search { dir, prefixes } => {
-            call("ks_probe", [n, "ks_survey_search", n, dir.as_str(), &prefixes.join(" ")])
-        }
+        Survey::State => call("ks_survey_state", [n]),
+        Survey::Known => call("ks_survey_known", [n]),
+        Survey::Search { dir, prefixes } => call("ks_survey_search", [n, dir.as_str(), &prefixes.join(" ")]),
     }
 }
 

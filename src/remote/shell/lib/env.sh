@@ -5,7 +5,6 @@
 # are never taken for a key. dropin: a systemd drop-in's `Environment=` lines under [Service].
 # All of it is shell, without a fork per line. Files with NUL bytes or over 256 KiB are refused by the caller.
 
-KS_CR=$(printf '\r')
 
 # ks_bare TEXT: sets KS_BARE to TEXT without its escaped characters: a backslash that is left is the line end's.
 ks_bare() {

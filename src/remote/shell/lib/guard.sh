@@ -22,7 +22,8 @@ ks_guard_write() {
   mode='' sum=''
   [ ! -r "$K/guard.sh" ] || { read -r mode && read -r sum; } <"$K/guard.sh"
   [ "$mode $sum" != "KS_MODE=guard # $KS_SUM" ] || return 0
-  printf 'KS_MODE=guard\n# %s\nK=%s\n%s\n' "$KS_SUM" "$(ks_quote "$K")" "$KS_LIB" >"$KS_RUN_DIR/guard" ||
+  ks_quote "$K"
+  printf 'KS_MODE=guard\n# %s\nK=%s\n%s\n' "$KS_SUM" "${KS_QUOTED# }" "$KS_LIB" >"$KS_RUN_DIR/guard" ||
     ks_die write "cannot write in $KS_RUN_DIR"
 }
 
@@ -78,7 +79,7 @@ ks_guard_start() {
     # A process that is only detached dies with the login session where KillUserProcesses is set.
     systemd-run --quiet --collect -p Restart=on-failure -p KillMode=process /bin/sh "$K/guard.sh" </dev/null >/dev/null 2>&1 8>&- 9<&- ||
       ks_die refused "systemd-run would not start the guard"
-  else
+  elif [ -z "$KS_HANDS" ] || ! ks_hand watch "$KS_BOOT"; then
     # It lets go of its output when it watches: the substitution ends just then, or when it could not start.
     i=
     ! command -v setsid >/dev/null 2>&1 || i=setsid
@@ -98,7 +99,8 @@ ks_watch() {
   tries=0 again=0
   cd /
   ks_boot
-  printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "$(ks_owner_start "$KS_OWNER_SELF")" >"$K/watcher"
+  left=${KS_OWNER_SELF#*-}
+  printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "${left%-*}" >"$K/watcher"
   # Whoever started us waits for this.
   exec >/dev/null
   while ks_cas_look; do
@@ -130,7 +132,7 @@ ks_watch() {
           [ $tries -lt 60 ] || tries=60
           sleep $tries
         # Another watcher is at work; if it has died, its work is taken over, and the old session fenced again.
-        elif [ "$BT" = "$KS_BOOT" ] && ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")"; then
+        elif [ "$BT" = "$KS_BOOT" ] && ks_owner_alive; then
           sleep 0.2
           continue
         fi

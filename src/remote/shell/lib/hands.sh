@@ -9,7 +9,7 @@
 # tools closes both.
 
 KS_HANDS=
-KS_HANDS_FOR='stat sync mv ln rm mkdir chmod chown readlink ls lsattr sha256sum'
+KS_HANDS_FOR='stat sync mv ln rm mkdir mkfifo chmod chown readlink ls lsattr sha256sum'
 KS_ID=0
 
 # ks_hands_run: becomes the hands; what they say goes to standard output.
@@ -79,6 +79,17 @@ ks_tool() {
   fi
   [ -z "$KS_SAID" ] || printf '%s\n' "$KS_SAID"
   return $status
+}
+
+# ks_copy [BYTES]: standard input, or so many bytes of it, into the new file that standard output is.
+ks_copy() {
+  local status
+  if [ -n "$KS_HANDS" ]; then
+    status=0
+    ks_hand copy "$@" || status=$?
+    [ $status = 2 ] || return $status
+  fi
+  if [ $# = 0 ]; then cat; else dd bs="$1" count=1 iflag=fullblock 2>/dev/null; fi
 }
 
 # ks_get NAME [WORD]...: sets KS_GOT to what a program says, without a process where the hands say it.

@@ -38,7 +38,7 @@ ks_hello() {
   guard=no
   [ ! -e "$K/runs/$RUN/guard.log" ] || guard=yes
   busy=no
-  [ "$phase" != armed ] || [ "$BT" != "$KS_BOOT" ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" || busy=yes
+  [ "$phase" != armed ] || [ "$BT" != "$KS_BOOT" ] || ! ks_owner_alive || busy=yes
   ks_uptime
   # shellcheck disable=SC2153
   ks_say hello login_uid "${SUDO_UID:-$KS_UID}" uid "$KS_UID" gid "$KS_GID" login "${SUDO_USER:-${DOAS_USER:-$(id -un)}}" shell "$sh" os "$os" machine "$machine" \
@@ -201,25 +201,45 @@ ks_look_env() {
       *) KS_OLD='(not shown)' ;;
     esac
     fp=
-    case $KS_OLD in /*) fp=$( (ks_see "$KS_OLD" && printf %s "$KS_FP") 2>/dev/null) || fp= ;; esac
-    edits="$edits $(ks_quote "$key") $(ks_quote "$value") $(ks_quote "$remove")"
+    case $KS_OLD in /*) fp=$(ks_see "$KS_OLD" 2>/dev/null && printf %s "$KS_FP") || fp= ;; esac
+    ks_quote "$key" "$value" "$remove"
+    edits="$edits $KS_QUOTED"
     post=$(eval "ks_env_chain $format $edits" </proc/self/fd/6 | sha256sum)
     ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" old_fp "$fp" gone "$KS_GONE" held "${KS_CREDENTIALS# }" post "${post%% *}"
   done
 }
 
-# ks_quote WORD: one word for eval. Only for words without a single quote, which keys, paths and values here never have.
+# ks_quote WORD...: sets KS_QUOTED to words for eval. Only for words without a single quote, which keys, paths and values here
+# never have.
 ks_quote() {
-  case $1 in *\'*) ks_die refused "a quote in $1" ;; esac
-  printf "'%s'" "$1"
+  local word
+  KS_QUOTED=
+  for word; do
+    case $word in *\'*) ks_die refused "a quote in $word" ;; esac
+    KS_QUOTED="$KS_QUOTED '$word'"
+  done
 }
 
-# ks_probe N FUNCTION ARGS...: one probe; its refusal does not end the others.
-ks_probe() {
-  local n
-  n=$1
-  shift
-  ("$@") || ks_say refused n "$n"
+# ks_looks CALL...: probes and surveys, which only read. A refusal does not end the others; one process serves all of them
+# until one is refused.
+ks_looks() {
+  local all said left
+  all=$#
+  while [ $# -gt 0 ]; do
+    said=$(
+      while [ $# -gt 0 ]; do
+        eval "$1" || exit
+        shift
+        ks_say looked left $#
+      done
+    ) && set --
+    [ -z "$said" ] || printf '%s\n' "$said"
+    [ $# -gt 0 ] || return 0
+    left=$#
+    case $said in *"looked${KS_TAB}left="*) left=${said##*"looked${KS_TAB}left="} left=${left%%"$KS_NL"*} ;; esac
+    ks_say refused n $((all - left))
+    shift $(($# - left + 1))
+  done
 }
 
 # ks_stale START: files were changed after that process started, by keyswap, in this boot.

@@ -2,7 +2,7 @@
 # loop.sh - the privileged shell: answers framed requests until its input ends. The last piece: it starts what KS_MODE says.
 #
 # In:  `R ID BODYLEN DATALEN` and a line of BODYLEN bytes, then DATALEN bytes for the body's standard input.
-# Out: `A NONCE ID STATUS LEN` and a line end, then LEN bytes.
+# Out: `A NONCE ID STATUS LEN` and a line end, then LEN bytes: what was printed, without line ends at its end.
 # Descriptor 3 carries requests in, 4 answers out; nothing that a request starts ever sees them.
 # The library and its variables (K, the state directory; KS_UID; NONCE) are set before.
 
@@ -37,13 +37,12 @@ ks_loop() {
     [ ${#KS_BODY} = "$KS_BL" ] || exit 3
     if [ "$KS_DL" -gt 0 ]; then
       # All bytes are read before one is passed on, so that a body that does not want them cannot make us lose our place.
-      KS_REPLY=$( (dd bs="$KS_DL" count=1 iflag=fullblock <&3 2>/dev/null | (eval "$KS_BODY") 2>&1 3<&- 4>&-); echo "x$?")
+      KS_REPLY=$(dd bs="$KS_DL" count=1 iflag=fullblock <&3 2>/dev/null | { exec 2>&1 3<&- 4>&-; eval "$KS_BODY"; })
     else
-      KS_REPLY=$( (eval "$KS_BODY") </dev/null 2>&1 3<&- 4>&-; echo "x$?")
+      # Closed for good: what is only redirected the shell keeps a copy of, and whoever it forks keeps it too.
+      KS_REPLY=$(exec </dev/null 2>&1 3<&- 4>&-; eval "$KS_BODY")
     fi
-    KS_RC=${KS_REPLY##*x}
-    KS_REPLY=${KS_REPLY%x*}
-    printf 'A %s %s %s %s\n%s' "$NONCE" "$KS_ID" "$KS_RC" "${#KS_REPLY}" "$KS_REPLY" >&4 || exit 4
+    printf 'A %s %s %s %s\n%s' "$NONCE" "$KS_ID" $? "${#KS_REPLY}" "$KS_REPLY" >&4 || exit 4
   done
 }
 

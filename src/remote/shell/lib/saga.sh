@@ -37,10 +37,11 @@ ks_spare_note() {
 
 # ks_each FUNCTION [WORD]...: calls FUNCTION with these words and those of each undo record.
 ks_each() {
-  local line call word
+  local line call
   call=$1
   shift
-  for word; do call="$call $(ks_quote "$word")"; done
+  ks_quote "$@"
+  call=$call$KS_QUOTED
   command exec 7<"$KS_RUN_DIR/undo" || ks_die missing "$KS_RUN_DIR has no undo"
   while IFS= read -r line <&7; do
     [ "$line" != end ] || return 0
@@ -79,7 +80,7 @@ ks_prepare_all() {
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
   ks_only_here
   [ ! -e "$KS_RUN_DIR/ready" ] || { rm -f "$KS_RUN_DIR/ready" && sync "$KS_RUN_DIR"; } || ks_die write "cannot write in $KS_RUN_DIR"
-  dd bs="$4" count=1 iflag=fullblock of="$KS_RUN_DIR/undo" 2>/dev/null && cat >"$KS_RUN_DIR/manifest" &&
+  ks_copy "$4" >"$KS_RUN_DIR/undo" && ks_copy >"$KS_RUN_DIR/manifest" &&
     printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
   { read -r last && read -r last && [ "$last" = end ]; } <"$KS_RUN_DIR/manifest" || ks_die write "the manifest did not arrive whole"
   # Each of these refuses an undo that is not whole.
@@ -124,7 +125,7 @@ ks_preimage() {
       [ "$4" != absent ] || return 0
       ks_split "$3"
       ks_open "$KS_NAME" && ks_meta "$5" "$6" "$7" && [ "$KS_SIZE" -le 1048576 ] || ks_die conflict "$3 has changed since it was looked at"
-      cat <&6 >"$KS_RUN_DIR/pre.$2" || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
+      ks_copy <&6 >"$KS_RUN_DIR/pre.$2" || ks_die write "cannot keep the preimage of $3 in $KS_RUN_DIR"
       # All of them are proven together.
       KS_SUMS="$KS_SUMS${KS_SUMS:+$KS_NL}$4  pre.$2"
       ;;
@@ -217,7 +218,7 @@ ks_touched() {
 ks_place() {
   ks_act_write "$@" ks_copy_in
 }
-ks_copy_in() { cat >&5; }
+ks_copy_in() { ks_copy >&5; }
 
 # ks_restore STEP PATH MODE UID GID PRE POST BACKUP: from a named backup.
 ks_restore() {
@@ -226,7 +227,7 @@ ks_restore() {
   ks_act_write "$1" "$2" "$3" "$4" "$5" "$6" "$7" ks_copy_from
   : >"$K/backups/$8/restored" && sync "$K/backups/$8/restored" "$K/backups/$8" || ks_die write "cannot write in $K/backups"
 }
-ks_copy_from() { cat <"$KS_FROM" >&5; }
+ks_copy_from() { ks_copy <"$KS_FROM" >&5; }
 
 # ks_point STEP PATH MODE UID GID PRE POST FORMAT KEY VALUE REMOVE
 ks_point() {
@@ -258,7 +259,7 @@ ks_backup() {
     ks_split "$2"
     ks_content "$KS_NAME"
     [ "$KS_SHA" = "$3" ] || ks_die conflict "$2 has changed since it was looked at"
-    cat <&6 >"$dir/content" || ks_die write "cannot write in $K/backups"
+    ks_copy <&6 >"$dir/content" || ks_die write "cannot write in $K/backups"
     ks_hex "$dir/content" && [ "$KS_SHA" = "$3" ] || ks_die write "the backup in $dir is not whole"
   fi
   printf '%s\n%s\n%s\n%s %s %s\n' "$2" "$3" "$4" "$KS_OWN" "$KS_GRP" "$KS_MODE" >"$dir/meta.new" &&

@@ -45,7 +45,9 @@ ks_state_init() {
     mkdir -p "$K" 2>/dev/null || ks_die write "cannot create $K"
     chmod 700 "$K"
     ks_state_check
-    tmp=$(mktemp -d "$K/.cas.XXXXXX") || ks_die write "cannot write in $K"
+    ks_random
+    tmp=$K/.cas.$KS_RANDOM
+    mkdir "$tmp" || ks_die write "cannot write in $K"
     : >"$tmp/0.0.idle.-.-.-.0" && sync "$tmp" || ks_die write "cannot write in $K"
     mv -T "$tmp" "$K/cas" 2>/dev/null || rm -rf "$tmp"
     mkdir -p "$K/runs" "$K/backups" && sync "$K" || ks_die write "cannot write in $K"
@@ -97,7 +99,7 @@ ks_arm() {
       idle | old | new) epoch=$((E + 1)) ;;
       undo)
         [ "$RUN" = "$1" ] || ks_held
-        [ "$BT" != "$KS_BOOT" ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" || {
+        [ "$BT" != "$KS_BOOT" ] || ! ks_owner_alive || {
           guard=$G
           waited=$((waited + 1))
           [ $waited -lt 600 ] || ks_die held "the guard of this host is putting it back" run "$RUN" phase undo
@@ -156,11 +158,11 @@ ks_fence_sudo() {
   done
 }
 
-# ks_owner_start OWNER: the start time in an owner's name.
-ks_owner_start() {
+# ks_owner_alive: the shell that may act by the host's state, which was just looked at, still runs.
+ks_owner_alive() {
   local start
-  start=${1#*-}
-  echo "${start%-*}"
+  start=${OWN#*-}
+  ks_alive "${OWN%%-*}" "${start%-*}"
 }
 
 # ks_takeover RUN LEASE WANT OWNER: a new session of the run's controller holds the host from here on. WANT `held`: only if nobody
@@ -280,11 +282,11 @@ ks_unlock() {
   esac
   [ "$1" = - ] || [ "$1" = "$RUN" ] || ks_die refused "another run holds this host: $RUN" run "$RUN" phase "$PH"
   if [ "$BT" = "$KS_BOOT" ]; then
-    [ "$PH" != undo ] || ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" ||
+    [ "$PH" != undo ] || ! ks_owner_alive ||
       ks_die held "the guard of this host is putting run $RUN back: wait for it" run "$RUN" phase "$PH"
     if [ "$PH" = armed ] && [ "$1" = - ]; then
       ks_uptime
-      ! ks_alive "${OWN%%-*}" "$(ks_owner_start "$OWN")" ||
+      ! ks_owner_alive ||
         ks_die held "the controller of run $RUN is connected; to take its lock all the same, name the run: --run $RUN" run "$RUN" phase "$PH"
       [ "$UN" != 0 ] ||
         ks_die held "run $RUN has no guard, so that nobody knows whether it goes on; to take its lock, name the run: --run $RUN" run "$RUN" phase "$PH"

@@ -112,7 +112,7 @@ ks_put_copy() {
   else
     ks_temp ".keyswap-$KS_RUN." "$5" "$3" "$4"
   fi
-  cat <"$pre" >&5 || { rm -f "$KS_TEMP"; ks_unwritable "cannot write in $PWD"; }
+  ks_copy <"$pre" >&5 || { rm -f "$KS_TEMP"; ks_unwritable "cannot write in $PWD"; }
   ks_seal "$KS_NAME" "$2"
 }
 
