@@ -255,7 +255,7 @@ async fn whole(
     }
     let forks = usize::from(args.reach.forks);
     let mut found = rollout::preflight(shared, selected.hosts.clone(), forks).await;
-    let readers = rollout::look_around(&mut found, forks).await;
+    let readers = rollout::look_around(&mut found);
     let stopped = || Outcome { interrupted: true, ..Outcome::default() };
     if shared.cancel.is_cancelled() {
         return Ok(nothing_done(selected, events, found, "stopped by the operator", stopped()).await);

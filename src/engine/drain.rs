@@ -15,6 +15,8 @@ use crate::step::{self, HostPlan, PlannedStep, Work};
 
 /// The pause between two looks at a runner that works.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long a look counts as one of just now.
+const FRESH: Duration = Duration::from_secs(5);
 /// A runner that the forge saw at work is idle when it was seen idle this often, for this long: the forge calls it active
 /// for ten seconds after each report.
 const IDLE_LOOKS: u32 = 3;
@@ -47,12 +49,24 @@ impl Drained {
     }
 }
 
+/// The runners that were looked at, if none of them works on a job.
+pub(super) fn idle(found: &[Fact]) -> Option<(Instant, Vec<BusyFact>)> {
+    let busy = |fact: &Fact| if let Fact::Busy(busy) = fact { Some(busy.clone()) } else { None };
+    let seen: Vec<BusyFact> = found.iter().filter_map(busy).collect();
+    seen.iter().all(|busy| busy.jobs.is_empty()).then(|| (Instant::now(), seen))
+}
+
 impl Saga {
-    /// Before the host is touched at all: waits until no runner that will be restarted works on a job.
+    /// Before the host is touched at all: waits until no runner that will be restarted works on a job. What was seen just now
+    /// is not looked at again: right before a restart the host looks by itself.
     pub(super) async fn drain_all(&mut self) -> Result<(), Stop> {
+        let seen = self.idle.take().filter(|(at, _)| at.elapsed() < FRESH);
+        for busy in seen.iter().flat_map(|(_, seen)| seen) {
+            self.note_unseen(busy);
+        }
         for step in self.plan.steps.clone() {
             if let Some(limit) = step.drain {
-                self.drain(&step, Instant::now() + limit, true).await?;
+                self.drain(&step, Instant::now() + limit, seen.is_none()).await?;
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::saga::Saga;
-use crate::remote::{Act, Answer, CallError, Fact, Op, Probe, ReachFact, RoomFact, UndoRecord};
+use crate::model::RemotePath;
+use crate::remote::{Act, Fact, Failure, ReachFact, RoomFact, UndoRecord};
 use crate::step::{HostPlan, Work};
 
 /// What a file takes at least.
@@ -22,46 +23,67 @@ struct Need {
     inodes: u64,
 }
 
+/// What the first look found around a run's files.
+#[derive(Debug, Default)]
+pub(super) struct Around {
+    /// What is free in the directories of the files.
+    rooms: BTreeMap<String, RoomFact>,
+    /// What is free where the host keeps its state, or why nothing can be kept there.
+    state: Option<Result<RoomFact, Failure>>,
+    /// What the runners can reach.
+    reaches: Vec<ReachFact>,
+}
+
+impl Around {
+    pub(super) fn of(found: &[Fact]) -> Self {
+        let mut around = Self::default();
+        for (at, fact) in found.iter().enumerate() {
+            let (path, room) = match fact {
+                Fact::File(file) => (&file.path, &file.room),
+                Fact::Env(env) => (&env.path, &env.room),
+                Fact::Service(service) => {
+                    around.reaches.extend(service.reach.clone());
+                    continue;
+                }
+                Fact::Room(room) => {
+                    around.state = Some(Ok(room.clone()));
+                    continue;
+                }
+                // Of the looks for a host's steps this is the last.
+                Fact::Refused(failure) if at + 1 == found.len() => {
+                    around.state = Some(Err(failure.clone()));
+                    continue;
+                }
+                _ => continue,
+            };
+            if let (Ok(path), Some(room)) = (path.parse::<RemotePath>(), room) {
+                around.rooms.insert(path.parent().to_owned(), room.clone());
+            }
+        }
+        around
+    }
+}
+
 impl Saga {
-    /// Looks whether there is room for the new files and the way back, and whether jobs could read the state directory.
-    /// Gives back a word of warning; what a host cannot say is neither refused nor warned of.
+    /// Whether there is room for the new files and the way back, and whether jobs could read the state directory, by what was
+    /// seen when the host was opened. Gives back a word of warning; what a host cannot say is neither refused nor warned of.
     ///
     /// # Errors
     /// When there is too little room.
-    pub async fn look_around(&mut self) -> Result<Option<String>, String> {
+    pub fn look_around(&self) -> Result<Option<String>, String> {
         if !self.changes() {
             return Ok(None);
         }
-        let mut needs = needs(&self.facts.state_dir, &self.plan, self.shared.guard.is_some());
-        needs.retain(|dir, _| dir.starts_with('/'));
-        let rooms = needs.keys().map(|dir| Probe::Room { dir: dir.clone() });
-        let reaches = self.runners.iter().map(|pid| Probe::Reach { pid: *pid });
-        let probes = rooms.chain(reaches).collect();
-        let look = Op::Look(probes);
-        let mut answer = self.call(&look, None).await;
-        if matches!(answer, Err(CallError::Lost(_))) {
-            self.wake().await.map_err(|stop| stop.reason)?;
-            answer = self.call(&look, None).await;
+        let mut rooms = self.around.rooms.clone();
+        match &self.around.state {
+            Some(Ok(room)) => drop(rooms.insert(self.facts.state_dir.clone(), room.clone())),
+            Some(Err(failure)) => return Err(failure.to_string()),
+            None => {}
         }
-        let facts = match answer.map_err(|error| format!("it could not be looked at whether there is room: {error}"))? {
-            Answer::Facts(facts) => facts,
-            _ => return Err("the host answered another question".to_owned()),
-        };
-        // The first ones are the rooms: one that no file can be made in is none.
-        if let Some(Fact::Refused(failure)) =
-            facts.iter().take(needs.len()).find(|fact| matches!(fact, Fact::Refused(_)))
-        {
-            return Err(failure.to_string());
-        }
-        let rooms = needs.iter().zip(&facts).filter_map(|((dir, need), fact)| match fact {
-            Fact::Room(room) => Some((dir.as_str(), *need, room)),
-            _ => None,
-        });
-        enough(rooms)?;
-        Ok(facts.iter().find_map(|fact| match fact {
-            Fact::Reach(reach) => reader(reach, self.facts.uid, self.facts.login_uid),
-            _ => None,
-        }))
+        let needs = needs(&self.facts.state_dir, &self.plan, self.shared.guard.is_some());
+        enough(needs.iter().filter_map(|(dir, need)| Some((dir.as_str(), *need, rooms.get(dir)?))))?;
+        let read = |reach: &ReachFact| reader(reach, self.facts.uid, self.facts.login_uid);
+        Ok(self.around.reaches.iter().find_map(read))
     }
 }
 

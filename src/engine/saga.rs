@@ -4,13 +4,15 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
+use super::drain::idle;
 use super::link::held;
+use super::room::Around;
 use super::work::{again, controllers_work, started};
 use super::{Manifest, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{CredentialState, Host, HostName, Once, Step, StepStatus, WaitFor};
-use crate::remote::{Answer, CallError, Fact, FailClass, HostFacts, Op, UnreachableKind};
+use crate::remote::{Answer, BusyFact, CallError, Fact, FailClass, HostFacts, Op, UnreachableKind};
 use crate::secret::SecretValue;
 use crate::step::{self, HostPlan, Looks, PlannedStep, Work};
 
@@ -33,8 +35,10 @@ pub struct Saga {
     pub(super) seen: Vec<String>,
     /// What the plan was made from, where it must be made anew: a secret was still to come.
     pub(super) draft: Option<Box<Draft>>,
-    /// The runners' processes, as they were seen at the first look.
-    pub(super) runners: Vec<u32>,
+    /// What was found around its files, at the first look.
+    pub(super) around: Around,
+    /// When its runners were seen, and that they worked on no job.
+    pub(super) idle: Option<(tokio::time::Instant, Vec<BusyFact>)>,
     /// The process that each restart ended with.
     pub(super) processes: std::collections::BTreeMap<u32, String>,
     /// It was let go by an earlier session, and waits here for the others of its batch.
@@ -158,8 +162,7 @@ impl Saga {
             return Opened::Held { reason };
         }
         let planned = step::plan(&shared.run, steps, &looks, &found, &shared.values);
-        let pid = |fact: &Fact| if let Fact::Service(service) = fact { service.pid } else { None };
-        let runners = found.iter().filter_map(pid).collect();
+        let (around, idle) = (Around::of(&found), idle(&found));
         let draft = shared.values.waits().then(|| Box::new(Draft { steps: steps.to_vec(), looks, found }));
         match planned {
             Ok(plan) => {
@@ -178,7 +181,8 @@ impl Saga {
                     prepared: false,
                     armed: false,
                     draft,
-                    runners,
+                    around,
+                    idle,
                     processes: std::collections::BTreeMap::new(),
                     let_go: false,
                     asked: tokio::time::Instant::now(),

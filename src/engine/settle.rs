@@ -8,7 +8,7 @@ use super::saga::{Saga, Stop, class_of};
 use super::{Shared, mend_commands};
 use crate::event::EventKind;
 use crate::journal::Record;
-use crate::model::{CredentialState, Host, HostName, HostResult, HostStatus, StepRef, StepStatus};
+use crate::model::{CredentialState, Host, HostName, HostResult, HostStatus, RemotePath, StepRef, StepStatus};
 use crate::remote::{
     Answer, CallError, FailClass, Failure, HostFacts, NowFact, Op, UndoRecord, Undone, Unreachable, UnreachableKind,
 };
@@ -297,15 +297,13 @@ impl Settling {
     /// Has the host let go on the new credential, and reads it. A lost link is connected to again: a host that is still
     /// held, or was let go already, says the same when it is asked again; what was settled otherwise stays as it is.
     async fn let_go(&mut self) -> Result<Vec<NowFact>, CallError> {
-        let op = Op::Commit { hold: self.shared.hold("") };
+        let op = Op::Commit { hold: self.shared.hold(""), paths: self.others() };
         let mut rounds = 0;
         loop {
             rounds += 1;
             let lost = match self.call(&op).await {
-                Ok(_) => match self.now().await {
-                    Err(CallError::Lost(lost)) => lost,
-                    read => return read,
-                },
+                Ok(Answer::Now(now)) => return Ok(now),
+                Ok(_) => return Ok(Vec::new()),
                 Err(CallError::Lost(lost)) => lost,
                 Err(error) => return Err(error),
             };
@@ -336,12 +334,15 @@ impl Settling {
         Ok(())
     }
 
-    async fn now(&mut self) -> Result<Vec<NowFact>, CallError> {
-        // Of those that an act of the run writes the host knows by itself.
+    /// Credential files of which the host does not know by itself: no act of the run writes them.
+    fn others(&self) -> Vec<RemotePath> {
         let known = |path: &str| self.undo.iter().any(|record| record.file().is_some_and(|file| file.as_str() == path));
         let others = self.credentials.iter().filter(|credential| !known(&credential.path));
-        let paths = others.filter_map(|credential| credential.path.parse().ok()).collect();
-        match self.call(&Op::Now { run: self.shared.run.clone(), paths }).await? {
+        others.filter_map(|credential| credential.path.parse().ok()).collect()
+    }
+
+    async fn now(&mut self) -> Result<Vec<NowFact>, CallError> {
+        match self.call(&Op::Now { run: self.shared.run.clone(), paths: self.others() }).await? {
             Answer::Now(now) => Ok(now),
             _ => Ok(Vec::new()),
         }

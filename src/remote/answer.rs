@@ -12,7 +12,7 @@ pub enum Answer {
     Hello(Box<HostFacts>),
     /// To [`super::Op::Look`]: one for each probe.
     Facts(Vec<Fact>),
-    /// The host is prepared, taken over, or committed.
+    /// The host is prepared or taken over.
     Done,
     /// To an act.
     Acted(Acted),
@@ -20,7 +20,7 @@ pub enum Answer {
     Ran(Ran),
     /// To [`super::Op::Undo`].
     Undone(Undone),
-    /// To [`super::Op::Now`].
+    /// To [`super::Op::Now`] and [`super::Op::Commit`].
     Now(Vec<NowFact>),
     /// To [`super::Op::Recorded`].
     Recorded(Vec<RecordedRun>),
@@ -92,8 +92,6 @@ pub enum Fact {
     Backups(Vec<BackupFact>),
     /// To [`super::Probe::Room`].
     Room(RoomFact),
-    /// To [`super::Probe::Reach`].
-    Reach(ReachFact),
     /// To [`super::Probe::Busy`].
     Busy(BusyFact),
     /// To [`super::Probe::Back`].
@@ -119,6 +117,8 @@ pub struct FileFact {
     pub want_uid: u32,
     /// The group that the step wants.
     pub want_gid: u32,
+    /// What is free beside it; `None`: the host cannot say.
+    pub room: Option<RoomFact>,
 }
 
 /// An environment file.
@@ -132,6 +132,8 @@ pub struct EnvFact {
     pub mkdir: Option<String>,
     /// What each edit would change.
     pub edits: Vec<EditFact>,
+    /// What is free beside it; `None`: the host cannot say.
+    pub room: Option<RoomFact>,
 }
 
 /// What an edit would change.
@@ -166,6 +168,8 @@ pub struct ServiceFact {
     pub pointed: Option<bool>,
     /// The service manager's words.
     pub detail: String,
+    /// What its process can reach of the host; `None`: it has none that is known.
+    pub reach: Option<ReachFact>,
 }
 
 /// Whether a runner is up.

@@ -77,10 +77,12 @@ pub enum Op {
         /// The limit.
         limit: Duration,
     },
-    /// Everything is as the run should leave it: the host is new.
+    /// Everything is as the run should leave it: the host is new, and says what its credential files hold.
     Commit {
         /// For which run.
         hold: Hold,
+        /// Files that none of the run's acts writes.
+        paths: Vec<RemotePath>,
     },
     /// Take the run back: the host is old, or dirty.
     Undo {
@@ -186,16 +188,8 @@ pub enum Probe {
         /// Its path.
         path: RemotePath,
     },
-    /// What is free on a directory's file system.
-    Room {
-        /// The directory; if it is not there, the nearest one above it counts.
-        dir: String,
-    },
-    /// What a process can reach of the host.
-    Reach {
-        /// Which.
-        pid: u32,
-    },
+    /// What is free where the host keeps its state.
+    Room,
     /// Whether a runner works on a job.
     Busy {
         /// Which runner.

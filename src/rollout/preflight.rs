@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::batch::{each, side_by_side};
+use super::batch::each;
 use super::common::Common;
 use crate::engine::{Opened, Saga, Shared};
 use crate::event::EventKind;
@@ -114,30 +114,22 @@ pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: us
     found
 }
 
-/// Looks around on hosts that are ready and are to be changed: those without room for the way back are refused before
+/// Of hosts that are ready and are to be changed: those without room for the way back are refused before
 /// anything is touched. Gives back why, for each of the others whose jobs could read what keyswap keeps there.
-pub async fn look_around(found: &mut Preflight, forks: usize) -> Vec<(HostName, String)> {
-    let sagas = std::mem::take(&mut found.ready);
-    let (looked, lost) = side_by_side(sagas, forks, |mut saga| async move {
-        let said = saga.look_around().await;
-        (saga, said)
-    })
-    .await;
-    let refused =
-        |host: HostName, reason: String| Spared { host, status: HostStatus::Failed, held: false, kind: None, reason };
+pub fn look_around(found: &mut Preflight) -> Vec<(HostName, String)> {
     let mut readers = Vec::new();
-    for (saga, said) in looked {
-        match said {
+    for saga in std::mem::take(&mut found.ready) {
+        match saga.look_around() {
             Ok(reader) => {
                 readers.extend(reader.map(|why| (saga.name().clone(), why)));
                 found.ready.push(saga);
             }
-            Err(reason) => found.spared.push(refused(saga.name().clone(), reason)),
+            Err(reason) => {
+                let (host, status) = (saga.name().clone(), HostStatus::Failed);
+                found.spared.push(Spared { host, status, held: false, kind: None, reason });
+            }
         }
     }
-    let lost =
-        lost.into_iter().map(|host| refused(host, "keyswap itself failed while it looked at this host".to_owned()));
-    found.spared.extend(lost);
     readers
 }
 

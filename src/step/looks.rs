@@ -60,6 +60,7 @@ impl Looks {
                 _ => {}
             }
         }
+        looks.probes.push(Probe::Room);
         looks
     }
 

@@ -52,27 +52,33 @@ pub enum ShellError {
 pub(crate) struct Shell {
     pipe: Box<dyn Pipe>,
     nonce: String,
-    next: u64,
+    /// It has said that it is there.
+    started: bool,
+    /// The request that was sent last, counted from 1.
+    sent: u64,
     buffer: BytesMut,
 }
 
 impl Shell {
-    /// Gets past `boot`'s questions, sends the library and waits for the hello. `state_dir` overrides the usual place of the host's state.
+    /// Gets past `boot`'s questions, sends the library and waits for the hello. `state_dir` overrides the usual place of the
+    /// host's state. With the library goes the `first` request, whose answer is [`Shell::answer`]'s: it costs no round trip.
     pub(crate) async fn start(
         pipe: Box<dyn Pipe>,
         boot: Option<Boot>,
         state_dir: Option<&str>,
+        first: &str,
         limit: Duration,
     ) -> Result<Self, ShellError> {
         let nonce = uuid::Uuid::new_v4().simple().to_string();
-        let mut shell = Self { pipe, nonce, next: 0, buffer: BytesMut::new() };
+        let mut shell = Self { pipe, nonce, started: false, sent: 0, buffer: BytesMut::new() };
         let library = format!(
             "K={}\nKS_SUM={}\n{}",
             super::quote::word(state_dir.unwrap_or_default()),
             LIBRARY_SUM.as_str(),
             LIBRARY.as_str()
         );
-        let hello = format!("{} {}\n{library}", shell.nonce, library.len());
+        let mut hello = format!("{} {}\n{library}", shell.nonce, library.len()).into_bytes();
+        hello.extend_from_slice(&shell.frame(first, b""));
         let mut deadline = Instant::now() + limit;
         if let Some(boot) = boot {
             (shell.buffer, deadline) = boot.admit(&mut *shell.pipe, deadline).await?;
@@ -87,6 +93,7 @@ impl Shell {
                 let line = shell.line(MAX_NOISE).await?;
                 // A banner without a line end may stand before the hello.
                 if line.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
+                    shell.started = true;
                     return Ok(());
                 }
                 noise += line.len();
@@ -102,7 +109,17 @@ impl Shell {
         }
     }
 
-    /// Sends one request and waits for its answer: the exit status and what it printed.
+    fn frame(&mut self, body: &str, data: &[u8]) -> Zeroizing<Vec<u8>> {
+        self.sent += 1;
+        let id = self.sent;
+        let mut frame = Zeroizing::new(Vec::with_capacity(body.len() + data.len() + 64));
+        frame.extend_from_slice(format!("R {id} {} {}\n{body}\n", body.len(), data.len()).as_bytes());
+        frame.extend_from_slice(data);
+        frame
+    }
+
+    /// Sends one request and waits for its answer: the exit status and what it printed. That of the request before has been
+    /// taken.
     ///
     /// `body` is one line of calls with quoted words ([`super::quote`]). `data` goes to its standard input and is the
     /// only road of a secret.
@@ -115,14 +132,22 @@ impl Shell {
         data: &[u8],
         limit: Duration,
     ) -> Result<(i32, String), ShellError> {
-        self.next += 1;
-        let id = self.next;
-        let mut frame = Zeroizing::new(Vec::with_capacity(body.len() + data.len() + 64));
-        frame.extend_from_slice(format!("R {id} {} {}\n{body}\n", body.len(), data.len()).as_bytes());
-        frame.extend_from_slice(data);
+        let frame = self.frame(body, data);
         let deadline = Instant::now() + limit;
+        match timeout_at(deadline, self.pipe.send(Bytes::from_owner(frame))).await {
+            Ok(sent) => sent?,
+            Err(_) => return Err(ShellError::Silent(limit)),
+        }
+        self.answer(deadline, limit).await
+    }
+
+    /// Waits for the answer to the request that was sent last, until `deadline`, which is `limit` after that.
+    ///
+    /// # Errors
+    /// As [`Shell::request`].
+    pub(crate) async fn answer(&mut self, deadline: Instant, limit: Duration) -> Result<(i32, String), ShellError> {
+        let id = self.sent;
         let exchange = async {
-            self.pipe.send(Bytes::from_owner(frame)).await?;
             let head = self.line(256).await?;
             let head = std::str::from_utf8(&head).map_err(|_| ShellError::Protocol("a head that is no text"))?;
             let mut words = head.split(' ');
@@ -165,7 +190,7 @@ impl Shell {
                 self.buffer.extend_from_slice(&piece);
                 Ok(())
             }
-            None if self.next == 0 => {
+            None if !self.started => {
                 let stderr = self.pipe.stderr_tail();
                 let status = match self.pipe.exit() {
                     Some(Exit::Status(status)) => Some(status),
@@ -246,8 +271,13 @@ mod tests {
             rest = more;
         }
         pieces.push_back(Bytes::copy_from_slice(rest));
-        let mut shell =
-            Shell { pipe: Box::new(Script(pieces)), nonce: "nonce".to_owned(), next: 0, buffer: BytesMut::new() };
+        let mut shell = Shell {
+            pipe: Box::new(Script(pieces)),
+            nonce: "nonce".to_owned(),
+            started: true,
+            sent: 0,
+            buffer: BytesMut::new(),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(shell.request("true", b"", Duration::from_secs(10)))
     }
@@ -279,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_ends_before_he_was_told_anything_is_heard() {
-        let started = Shell::start(Box::new(Ended), None, None, Duration::from_secs(10)).await;
+        let started = Shell::start(Box::new(Ended), None, None, "true", Duration::from_secs(10)).await;
         let Err(why) = started else { panic!("nothing was started") };
         let stderr = Some("doas: a terminal is required\n".to_owned());
         assert_eq!(why, ShellError::NotStarted { status: Some(1), stderr });

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::quote::{call, words};
 use super::{Boot, Shell, ShellError};
@@ -20,6 +21,8 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// A target behind its privileged shell.
 pub struct ShellHost {
     shell: Option<Shell>,
+    /// What the host is was asked with the library, and its answer not taken yet.
+    greeted: bool,
 }
 
 impl ShellHost {
@@ -34,8 +37,8 @@ impl ShellHost {
         state_dir: Option<&str>,
         limit: Duration,
     ) -> Result<Self, ShellError> {
-        let shell = Shell::start(pipe, boot, state_dir, limit).await?;
-        Ok(Self { shell: Some(shell) })
+        let shell = Shell::start(pipe, boot, state_dir, &request(&Op::Hello).body, limit).await?;
+        Ok(Self { shell: Some(shell), greeted: true })
     }
 
     /// Asks what the host is.
@@ -49,11 +52,21 @@ impl ShellHost {
         }
     }
 
-    async fn ask(&mut self, body: &str, data: &[u8], limit: Duration) -> Result<Vec<parse::Line>, CallError> {
+    async fn ask(&mut self, request: &Request, data: &[u8]) -> Result<Vec<parse::Line>, CallError> {
         let Some(shell) = self.shell.as_mut() else {
             return Err(CallError::Lost(Lost { reason: "the connection was lost before".to_owned() }));
         };
-        match shell.request(body, data, limit).await {
+        let limit = request.limit + MARGIN;
+        let answer = async {
+            if std::mem::take(&mut self.greeted) {
+                let greeting = shell.answer(Instant::now() + limit, limit).await?;
+                if request.is_hello {
+                    return Ok(greeting);
+                }
+            }
+            shell.request(&request.body, data, limit).await
+        };
+        match answer.await {
             Ok((status, text)) => parse::lines(status, &text),
             Err(error) => {
                 // The shell may be anywhere now; nothing more is asked of it.
@@ -75,7 +88,7 @@ impl Host for ShellHost {
         Box::pin(async move {
             let request = request(op);
             let data = data.unwrap_or(&request.data);
-            let lines = self.ask(&request.body, data, request.limit + MARGIN).await?;
+            let lines = self.ask(&request, data).await?;
             parse::answer(op, &lines)
         })
     }
@@ -97,6 +110,7 @@ struct Request {
     body: String,
     data: Vec<u8>,
     limit: Duration,
+    is_hello: bool,
 }
 
 fn request(op: &Op) -> Request {
@@ -144,7 +158,10 @@ fn request(op: &Op) -> Request {
             let words = call("ks_wait", [seconds(*most).as_str(), kind, &word]);
             held(hold.as_ref(), most_of_all, &words)
         }
-        Op::Commit { hold } => call("ks_commit", [hold.run.as_str(), &hold.head, &lease(hold, GRACE)]),
+        Op::Commit { hold, paths } => {
+            let commit = call("ks_commit", [hold.run.as_str(), &hold.head, &lease(hold, GRACE)]);
+            format!("{commit}; {}", now(&hold.run, paths))
+        }
         Op::Undo { hold, limit: most } => {
             limit += *most;
             format!("{}; {}", own(hold, *most + GRACE), call("ks_undo", [hold.run.as_str()]))
@@ -153,9 +170,7 @@ fn request(op: &Op) -> Request {
             call("ks_unlock", [run.as_ref().map_or("-", RunId::as_str), by.as_str(), reason.as_str()])
         }
         Op::Recorded { run } => call("ks_recorded", [run.as_ref().map_or("-", RunId::as_str)]),
-        Op::Now { run, paths } => {
-            call("ks_now", std::iter::once(run.as_str()).chain(paths.iter().map(RemotePath::as_str)))
-        }
+        Op::Now { run, paths } => now(run, paths),
         Op::Survey(surveys) => {
             // A search may take minutes; anything else is a glance.
             limit += Duration::from_secs(30) * u32::try_from(surveys.len()).unwrap_or(u32::MAX);
@@ -175,7 +190,11 @@ fn request(op: &Op) -> Request {
         }
         Op::Reveal { fingerprint } => call("ks_reveal", [fingerprint.hex()]),
     };
-    Request { body, data, limit }
+    Request { body, data, limit, is_hello: matches!(op, Op::Hello) }
+}
+
+fn now(run: &RunId, paths: &[RemotePath]) -> String {
+    call("ks_now", std::iter::once(run.as_str()).chain(paths.iter().map(RemotePath::as_str)))
 }
 
 /// The lease of a request that may take `limit`, in hundredths of a second; 0: no guard.
@@ -233,8 +252,7 @@ fn probe_call(n: usize, probe: &Probe) -> String {
             call("ks_look_service", [n.as_str(), kind, a, b, key, value, content])
         }
         Probe::Backups { path } => call("ks_look_backups", [n.as_str(), path.as_str()]),
-        Probe::Room { dir } => call("ks_look_room", [n.as_str(), dir]),
-        Probe::Reach { pid } => call("ks_look_reach", [n.as_str(), &pid.to_string()]),
+        Probe::Room => call("ks_look_room", [n.as_str()]),
         Probe::Busy { how } => {
             let [kind, a, b, _] = service_words(how);
             call("ks_look_busy", [n.as_str(), kind, a, b])

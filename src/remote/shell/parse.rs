@@ -117,7 +117,6 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
         Op::Prepare { .. } => one("prepared").map(|_| Answer::Done),
         Op::Takeover { .. } | Op::Renew { .. } => Ok(Answer::Done),
         Op::Unlock { .. } => one("unlocked").map(|_| Answer::Done),
-        Op::Commit { .. } => one("committed").map(|_| Answer::Done),
         Op::Act { .. } | Op::Peek { .. } | Op::Wait { .. } => {
             let line = one("did")?;
             Ok(Answer::Acted(Acted {
@@ -148,7 +147,10 @@ pub(super) fn answer(op: &Op, lines: &[Line]) -> Result<Answer, CallError> {
         Op::Recorded { .. } => {
             Ok(Answer::Recorded(lines.iter().filter(|line| line.tag == "recorded").filter_map(recorded).collect()))
         }
-        Op::Now { .. } => {
+        Op::Now { .. } | Op::Commit { .. } => {
+            if matches!(op, Op::Commit { .. }) {
+                one("committed")?;
+            }
             let now = lines
                 .iter()
                 .filter(|line| line.tag == "now")
@@ -254,8 +256,7 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                 mine(tag).next().ok_or_else(|| broken(&format!("probe {n} was not answered with `{tag}`")))
             };
             Ok(match probe {
-                Probe::Room { .. } => Fact::Room(room(first("room")?)?),
-                Probe::Reach { .. } => Fact::Reach(reach(first("reach")?)?),
+                Probe::Room => Fact::Room(room(first("room")?)?.ok_or_else(|| broken("a room of no size"))?),
                 Probe::Busy { .. } => {
                     let line = first("busy")?;
                     Fact::Busy(BusyFact {
@@ -291,6 +292,7 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                         claims: line.some("claims"),
                         want_uid: line.number("want_uid")?,
                         want_gid: line.number("want_gid")?,
+                        room: room(line)?,
                     })
                 }
                 Probe::Env { .. } => {
@@ -308,9 +310,15 @@ fn facts(probes: &[Probe], lines: &[Line]) -> Result<Vec<Fact>, CallError> {
                         })
                         .collect::<Result<_, CallError>>()?;
                     let mkdir = Some(line.get("mkdir")).filter(|dir| *dir != "-").map(str::to_owned);
-                    Fact::Env(EnvFact { path: line.get("path").to_owned(), before: line.before()?, mkdir, edits })
+                    Fact::Env(EnvFact {
+                        path: line.get("path").to_owned(),
+                        before: line.before()?,
+                        mkdir,
+                        edits,
+                        room: room(line)?,
+                    })
                 }
-                Probe::Service { .. } => Fact::Service(service(first("service")?)),
+                Probe::Service { .. } => Fact::Service(service(first("service")?)?),
                 Probe::Backups { .. } => Fact::Backups(
                     mine("backup")
                         .map(|line| {
@@ -337,26 +345,32 @@ fn meta(text: &str) -> Option<(u32, u32, u32)> {
     Some((uid, gid, u32::from_str_radix(parts.next()?, 8).ok()?))
 }
 
-fn room(line: &Line) -> Result<RoomFact, CallError> {
+fn room(line: &Line) -> Result<Option<RoomFact>, CallError> {
+    if line.get("blocks").is_empty() {
+        return Ok(None);
+    }
     let number = |key: &str| {
         line.get(key).parse::<u64>().map_err(|_| broken(&format!("`{key}` of `{}` is no number", line.tag)))
     };
-    Ok(RoomFact {
-        bytes: number("blocks")?.saturating_mul(number("size")?),
+    Ok(Some(RoomFact {
+        bytes: number("blocks")?.saturating_mul(number("block")?),
         inodes: (number("of")? > 0).then_some(number("inodes")?),
         system: line.get("system").to_owned(),
-    })
+    }))
 }
 
-fn reach(line: &Line) -> Result<ReachFact, CallError> {
+fn reach(line: &Line) -> Result<Option<ReachFact>, CallError> {
+    if line.get("owner").is_empty() {
+        return Ok(None);
+    }
     let groups = line.list("groups").iter().map(|gid| gid.parse()).collect::<Result<_, _>>();
     let sockets = line.list("sockets").iter().map(|text| socket(text)).collect::<Option<_>>();
-    Ok(ReachFact {
-        uid: line.number("uid")?,
+    Ok(Some(ReachFact {
+        uid: line.number("owner")?,
         groups: groups.map_err(|_| broken("a group that is no number"))?,
         here: line.get("here") == "yes",
         sockets: sockets.ok_or_else(|| broken("a socket that cannot be read"))?,
-    })
+    }))
 }
 
 /// `OWNER.GROUP.MODE`
@@ -366,9 +380,9 @@ fn socket(text: &str) -> Option<SocketFact> {
     Some(SocketFact { uid, gid, mode: u32::from_str_radix(parts.next()?, 8).ok()? })
 }
 
-fn service(line: &Line) -> ServiceFact {
+fn service(line: &Line) -> Result<ServiceFact, CallError> {
     let pid = line.number("pid").ok().filter(|pid| *pid != 0);
-    ServiceFact {
+    Ok(ServiceFact {
         active: Active::from_word(line.get("active")),
         pid,
         process: pid.map(|pid| format!("{pid}-{}", line.get("start"))),
@@ -379,5 +393,6 @@ fn service(line: &Line) -> ServiceFact {
             _ => None,
         },
         detail: line.get("detail").to_owned(),
-    }
+        reach: reach(line)?,
+    })
 }

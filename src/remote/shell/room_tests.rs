@@ -2,16 +2,21 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::tests::{SHELLS, ask};
-use crate::remote::{Fact, Probe, ReachFact, RoomFact, SocketFact};
+use super::tests::{SHELLS, ask, host, look};
+use crate::model::RestartHow;
+use crate::remote::{Fact, FileFact, Host as _, Probe, ReachFact, RoomFact, SocketFact};
 
-async fn room(shell: &[&str], dir: &str) -> RoomFact {
-    match ask(shell, Probe::Room { dir: dir.to_owned() }).await {
+async fn room(shell: &[&str], state: &str) -> RoomFact {
+    let mut host = host(shell, Path::new(state)).await;
+    let fact = look(&mut host, vec![Probe::Room]).await.pop().unwrap();
+    Box::new(host).close().await;
+    match fact {
         Fact::Room(fact) => fact,
-        other => panic!("{shell:?} {dir}: {other:?}"),
+        other => panic!("{shell:?} {state}: {other:?}"),
     }
 }
 
@@ -29,13 +34,21 @@ async fn what_is_free_is_told_of_the_nearest_directory_that_is_there() {
         assert_eq!(below.system, fact.system, "{shell:?}");
         let proc = room(shell, "/proc").await;
         assert!(proc.bytes == 0 && proc.inodes.is_none() && proc.system != fact.system, "{shell:?}: {proc:?}");
-        let nowhere = ask(shell, Probe::Room { dir: "not/absolute".to_owned() }).await;
-        assert!(matches!(nowhere, Fact::Refused(_)), "{shell:?}: {nowhere:?}");
+        let beside = Probe::File { path: format!("{there}/token").parse().unwrap(), owner: None, group: None };
+        let Fact::File(FileFact { room: Some(beside), .. }) = ask(shell, beside).await else { panic!("{shell:?}") };
+        assert_eq!(beside.system, fact.system, "{shell:?}");
     }
 }
 
-async fn reach(shell: &[&str], pid: u32) -> Fact {
-    ask(shell, Probe::Reach { pid }).await
+async fn reach(shell: &[&str], dir: &Path, pid: u32) -> Option<ReachFact> {
+    let pid_file = dir.join("pid");
+    std::fs::write(&pid_file, pid.to_string()).unwrap();
+    let pid_file = Some(pid_file.to_str().unwrap().parse().unwrap());
+    let how = RestartHow::Command { command: "true".to_owned(), check: None, pid_file };
+    match ask(shell, Probe::Service { how, pointer: None }).await {
+        Fact::Service(fact) => fact.reach,
+        other => panic!("{shell:?}: {other:?}"),
+    }
 }
 
 /// A process that sees a directory as its `/run`.
@@ -75,15 +88,13 @@ async fn what_a_process_can_reach_is_told() {
     let process = Confined::start(run.path());
     let (uid, gid) = std::fs::metadata("/proc/self").map(|meta| (meta.uid(), meta.gid())).unwrap();
     for shell in SHELLS {
-        let Fact::Reach(ReachFact { uid: owner, groups, here, mut sockets }) = reach(shell, process.0.id()).await
-        else {
-            panic!("{shell:?}")
-        };
+        let seen = reach(shell, run.path(), process.0.id()).await;
+        let ReachFact { uid: owner, groups, here, mut sockets } = seen.unwrap();
         // The usual link /var/run leads to it a second time; what is no socket does not count.
         sockets.dedup();
         assert_eq!((owner, here), (uid, true), "{shell:?}");
         assert!(groups.contains(&gid), "{shell:?}: {groups:?}");
         assert_eq!(sockets, [SocketFact { uid: 0, gid: 999, mode: 0o660 }], "{shell:?}");
-        assert!(matches!(reach(shell, u32::MAX / 2).await, Fact::Refused(_)), "{shell:?}: no such process");
+        assert_eq!(reach(shell, run.path(), u32::MAX / 2).await, None, "{shell:?}: no such process");
     }
 }

@@ -180,7 +180,7 @@ struct Rotation {
     undo: Vec<UndoRecord>,
 }
 
-async fn look(host: &mut ShellHost, probes: Vec<Probe>) -> Vec<Fact> {
+pub(super) async fn look(host: &mut ShellHost, probes: Vec<Probe>) -> Vec<Fact> {
     match host.call(&Op::Look(probes), None).await.unwrap() {
         Answer::Facts(facts) => facts,
         other => panic!("{other:?}"),
@@ -340,7 +340,7 @@ async fn commit_leaves_nothing_but_the_new_files_and_can_still_be_taken_back() {
         for n in 0..3 {
             rotation.act(&mut one, n).await.unwrap();
         }
-        let commit = Op::Commit { hold: hold(&rotation.run) };
+        let commit = Op::Commit { hold: hold(&rotation.run), paths: Vec::new() };
         one.call(&commit, None).await.unwrap();
         one.call(&commit, None).await.unwrap();
         assert_eq!(runner.picture().len(), before.len(), "no temporary file is left");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use keyswap::model::{self, Fingerprint};
+use keyswap::model::{self, Fingerprint, RemotePath, RunId};
 use keyswap::remote::{
     Act, Acted, Active, Answer, BackFact, BackupFact, BusyFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass,
     FileBefore, FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ReachFact, RoomFact,
@@ -197,7 +197,10 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             };
             free(ctx, hold.as_ref(), *limit, there).await
         }
-        Op::Commit { hold } => ctx.commit(hold).await.map(|()| Answer::Done),
+        Op::Commit { hold, paths } => {
+            ctx.commit(hold).await?;
+            now(ctx, &hold.run, paths).await
+        }
         Op::Unlock { .. } => die(FailClass::Refused, "nobody takes a lock away in these stories"),
         Op::Exec { .. } => die(FailClass::Refused, "nobody runs anything beside a run in these stories"),
         Op::Survey(_) | Op::Copies { .. } | Op::Reveal { .. } => {
@@ -208,21 +211,24 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             ctx.undo(hold.run.as_str()).await.map(Answer::Undone)
         }
         Op::Recorded { .. } => die(FailClass::Refused, "nobody settles from the hosts alone in these stories"),
-        Op::Now { run, paths } => {
-            ctx.io("read what the files hold", |_| ()).await?;
-            let there = ctx.look(|machine| machine.fs.get(&format!("{}/undo", run_dir(run.as_str()))).is_some());
-            let list = if ctx.is_void(run.as_str()) || !there { Vec::new() } else { ctx.undo_list(run.as_str())? };
-            let files = list.into_iter().filter_map(|record| match record {
-                UndoRecord::File { path, .. } | UndoRecord::Remove { path, .. } => Some(path),
-                _ => None,
-            });
-            let now = files.chain(paths.iter().cloned()).map(|path| {
-                let file = ctx.look(|machine| machine.fs.get(path.as_str()).cloned());
-                NowFact { path: path.as_str().to_owned(), fingerprint: file.map(|file| Fingerprint::of(&file.content)) }
-            });
-            Ok(Answer::Now(now.collect()))
-        }
+        Op::Now { run, paths } => now(ctx, run, paths).await,
     }
+}
+
+/// What a run's files hold, and these.
+async fn now(ctx: &Ctx, run: &RunId, paths: &[RemotePath]) -> Done<Answer> {
+    ctx.io("read what the files hold", |_| ()).await?;
+    let there = ctx.look(|machine| machine.fs.get(&format!("{}/undo", run_dir(run.as_str()))).is_some());
+    let list = if ctx.is_void(run.as_str()) || !there { Vec::new() } else { ctx.undo_list(run.as_str())? };
+    let files = list.into_iter().filter_map(|record| match record {
+        UndoRecord::File { path, .. } | UndoRecord::Remove { path, .. } => Some(path),
+        _ => None,
+    });
+    let now = files.chain(paths.iter().cloned()).map(|path| {
+        let file = ctx.look(|machine| machine.fs.get(path.as_str()).cloned());
+        NowFact { path: path.as_str().to_owned(), fingerprint: file.map(|file| Fingerprint::of(&file.content)) }
+    });
+    Ok(Answer::Now(now.collect()))
 }
 
 /// What changes nothing on a host.
@@ -274,6 +280,7 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
                 fingerprint: file.as_ref().map(|file| Fingerprint::of(&file.content)),
                 want_uid: id(owner).unwrap_or(own.0),
                 want_gid: id(group).unwrap_or(own.1),
+                room: None,
             })
         }
         Probe::Env { path, edits, .. } => {
@@ -284,7 +291,13 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
                 EditFact { count: 1, old: None, old_fingerprint: None, gone: 0, held: Vec::new(), post: sha(&content) }
             });
             let edits = edits.collect();
-            Fact::Env(EnvFact { path: path.as_str().to_owned(), before: file.as_ref().map(before), mkdir: None, edits })
+            Fact::Env(EnvFact {
+                path: path.as_str().to_owned(),
+                before: file.as_ref().map(before),
+                mkdir: None,
+                edits,
+                room: None,
+            })
         }
         Probe::Service { pointer, .. } => {
             let runner = ctx.runner();
@@ -295,11 +308,11 @@ fn look(ctx: &Ctx, probe: &Probe) -> Fact {
                 stale: false,
                 pointed: pointer.as_ref().and_then(|wanted| runner.map(|runner| runner.pointer == wanted.value)),
                 detail: String::new(),
+                reach: Some(ReachFact { uid: 1000, here: true, ..ReachFact::default() }),
             })
         }
         // The simulated disk has room for everything; what runs out of it is shown on real ones.
-        Probe::Room { .. } => Fact::Room(RoomFact { bytes: 1 << 40, inodes: None, system: "simulated".to_owned() }),
-        Probe::Reach { .. } => Fact::Reach(ReachFact { uid: 1000, here: true, ..ReachFact::default() }),
+        Probe::Room => Fact::Room(RoomFact { bytes: 1 << 40, inodes: None, system: "simulated".to_owned() }),
         // The simulated runner is always idle; the real look is the library's own test.
         Probe::Busy { .. } => Fact::Busy(BusyFact { looked: vec!["processes".to_owned()], ..BusyFact::default() }),
         Probe::Back { .. } => Fact::Back(BackFact::Unread),

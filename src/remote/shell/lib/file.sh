@@ -179,10 +179,11 @@ ks_mountpoint() {
 }
 
 # ks_blocked [NAME]: why the working directory, or ./NAME, cannot be written, and the command that would change it.
-# Sets KS_WHY and KS_FIX, both empty when nothing was found, and KS_FLAGS, the attributes of ./NAME.
+# Sets KS_WHY and KS_FIX, both empty when nothing was found, KS_FLAGS, the attributes of ./NAME, and KS_FREE, what is free for us
+# on that file system as words for an answer; empty where nobody can say.
 ks_blocked() {
   local id parent dev root point opts rest best here attrs
-  KS_WHY='' KS_FIX='' KS_FLAGS='' best='' attrs=''
+  KS_WHY='' KS_FIX='' KS_FLAGS='' KS_FREE='' best='' attrs=''
   here=$PWD
   [ -z "${BASH_VERSION:-}" ] || here=$(readlink /proc/self/cwd)
   if [ -n "$KS_HANDS" ] && ks_hand mount "$here"; then
@@ -212,9 +213,12 @@ ks_blocked() {
     *i*) KS_WHY="$here/$1 is immutable"; KS_FIX="chattr -i $here/$1"; return ;;
     *a*) KS_WHY="$here/$1 is append-only"; KS_FIX="chattr -a $here/$1"; return ;;
   esac
-  ks_get stat -f -c '%a %d %c' . 2>/dev/null || return 0
+  ks_get stat -f -c '%a %d %c %f %S %i' . 2>/dev/null || return 0
   # shellcheck disable=SC2086
   set -- $KS_GOT
+  rest=$1
+  [ "$KS_UID" != 0 ] || rest=$4
+  KS_FREE="blocks $rest block $5 inodes $2 of $3 system $6"
   [ "$1" != 0 ] || { KS_WHY="no space left on $best"; return; }
   # Some file systems have no number of inodes: they show 0 of 0.
   [ "$2" != 0 ] || [ "$3" = 0 ] || KS_WHY="no inodes left on $best"

@@ -164,8 +164,9 @@ ks_look_file() {
   fi
   KS_CLAIMS=
   [ "$KS_SHA" = absent ] || ks_claims
+  # shellcheck disable=SC2086
   ks_say file n "$1" claims "$KS_CLAIMS" path "$KS_AT" sha "$KS_SHA" fp "$KS_FP" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" \
-    want_uid "$KS_WANT_UID" want_gid "$KS_WANT_GID"
+    want_uid "$KS_WANT_UID" want_gid "$KS_WANT_GID" $KS_FREE
 }
 
 # ks_look_env N PATH FORMAT [KEY VALUE REMOVE]...: facts of the file, and its digest after each of the edits. A value comes
@@ -186,7 +187,8 @@ ks_look_env() {
   [ "$KS_SIZE" -le 262144 ] || ks_die refused "$KS_AT is too large for an environment file"
   shift 3
   [ "$KS_SHA" != absent ] || command exec 6</dev/null
-  ks_say env n "$n" path "$KS_AT" sha "$KS_SHA" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" mkdir "$facts"
+  # shellcheck disable=SC2086
+  ks_say env n "$n" path "$KS_AT" sha "$KS_SHA" size "$KS_SIZE" uid "$KS_OWN" gid "$KS_GRP" mode "$KS_MODE" mkdir "$facts" $KS_FREE
   edits=
   while [ $# -ge 3 ]; do
     key=$1 value=$2 remove=$3
@@ -261,6 +263,7 @@ ks_look_service() {
   [ -z "$KS_RUN_DIR" ] || rm -rf "$KS_RUN_DIR"
   KS_START=0
   [ "$KS_PID" = 0 ] || ks_pid "$KS_PID" || KS_START=0
+  ks_reach "$KS_PID"
   stale=no pointed=unknown
   if [ "$KS_START" != 0 ]; then
     ! ks_stale "$KS_START" || stale=yes
@@ -272,7 +275,8 @@ ks_look_service() {
     fi
   fi
   ks_tail "$KS_DETAIL"
-  ks_say service n "$1" active "$KS_ACTIVE" pid "$KS_PID" start "$KS_START" stale "$stale" pointed "$pointed" detail "$KS_TAIL"
+  ks_say service n "$1" active "$KS_ACTIVE" pid "$KS_PID" start "$KS_START" stale "$stale" pointed "$pointed" detail "$KS_TAIL" \
+    owner "$KS_OWNER" groups "$KS_GROUPS" here "$KS_HERE" sockets "${KS_SOCKETS# }"
 }
 
 # ks_look_backups N PATH: the named backups of PATH, oldest first; and the one that was put back last.
@@ -297,42 +301,36 @@ ks_look_backups() {
   set -f
 }
 
-# ks_look_room N DIR: what is free for us on the file system of DIR, or of the nearest directory above it that is there.
+# ks_look_room N: what is free on the file system of the state directory, or of the nearest directory above it that is there.
 ks_look_room() {
-  local n dir free
-  n=$1 dir=$2
-  case $dir in /*) ;; *) ks_die refused "$dir is no absolute path" ;; esac
+  local dir
+  dir=$K
   while [ ! -d "$dir" ]; do dir=${dir%/*} && dir=${dir:-/}; done
-  # Whether it can be written at all; how full it is, is told below.
-  (
-    cd "$dir" || exit 1
-    ks_blocked
-    case $KS_WHY in '' | 'no '*) ;; *) ks_die refused "cannot write in $dir: $KS_WHY" fix "$KS_FIX" ;; esac
-    [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $dir"
-  ) || exit 1
-  if [ "$KS_UID" = 0 ]; then free=%f; else free=%a; fi
-  ks_get stat -f -c "$free %S %d %c %i" -- "$dir" || ks_die refused "it cannot be told what is free in $dir"
+  cd "$dir" || ks_die refused "cannot enter $dir"
+  ks_blocked
+  # How full it is, is told by the numbers.
+  case $KS_WHY in '' | 'no '*) ;; *) ks_die refused "cannot write in $dir: $KS_WHY" fix "$KS_FIX" ;; esac
+  [ "$KS_UID" = 0 ] || [ -w . ] || ks_die refused "user $KS_UID cannot write in $dir"
+  [ -n "$KS_FREE" ] || ks_die refused "it cannot be told what is free in $dir"
   # shellcheck disable=SC2086
-  set -- $KS_GOT
-  ks_say room n "$n" blocks "$1" size "$2" inodes "$3" of "$4" system "$5"
+  ks_say room n "$1" $KS_FREE
 }
 
-# ks_look_reach N PID: whose a process is, whether it sees the host's own files, and which container engines' sockets it
-# sees, as OWNER.GROUP.MODE.
-ks_look_reach() {
-  local key first rest uid gid groups here socket seen
-  uid='' gid='' groups='' here=no seen=''
+# ks_reach PID: sets KS_OWNER and KS_GROUPS, whose a process is (empty when it is gone), KS_HERE, whether it sees the host's own
+# files, and KS_SOCKETS, the container engines' sockets that it sees, as OWNER.GROUP.MODE.
+ks_reach() {
+  local key first rest here socket
+  KS_OWNER='' KS_GROUPS='' KS_HERE=no KS_SOCKETS=''
   while read -r key first rest; do
     case $key in
-      Uid:) uid=$first ;;
-      Gid:) gid=$first ;;
-      Groups:) groups="$first $rest" ;;
+      Uid:) KS_OWNER=$first ;;
+      Gid:) KS_GROUPS=$first ;;
+      Groups:) KS_GROUPS="$KS_GROUPS $first $rest"; break ;;
     esac
-  done <"/proc/$2/status" || ks_die missing "there is no process $2"
-  [ "$(stat -L -c %d.%i "/proc/$2/root/")" != "$(stat -L -c %d.%i /)" ] || here=yes
+  done <"/proc/$1/status" || return 0
+  ks_get stat -L -c %d.%i / && here=$KS_GOT && ks_get stat -L -c %d.%i "/proc/$1/root/" && [ "$KS_GOT" = "$here" ] && KS_HERE=yes
   for socket in run/docker.sock var/run/docker.sock run/podman/podman.sock; do
-    socket=/proc/$2/root/$socket
-    [ ! -S "$socket" ] || seen="$seen $(stat -L -c %u.%g.%a -- "$socket")"
+    socket=/proc/$1/root/$socket
+    [ ! -S "$socket" ] || { ks_get stat -L -c %u.%g.%a -- "$socket" && KS_SOCKETS="$KS_SOCKETS $KS_GOT"; }
   done
-  ks_say reach n "$1" uid "$uid" groups "$gid $groups" here "$here" sockets "${seen# }"
 }
