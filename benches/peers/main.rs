@@ -39,8 +39,8 @@ struct Args {
     /// Which tools; the hand-written ssh and the bare russh program are what the ratios are to.
     #[arg(long, value_delimiter = ',', default_values_t = Tool::PEERS)]
     peers: Vec<Tool>,
-    /// Round trips in ms of the table with a delay, empty for none. There 0 goes through the delay line as well.
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 20, 100])]
+    /// Round trips in ms of the table with a delay, `--rtt` alone for none. There 0 goes through the delay line as well.
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [0, 20, 100])]
     rtt: Vec<u64>,
     /// How many hosts that table has.
     #[arg(long, default_value_t = 10)]

@@ -124,8 +124,10 @@ fn request(op: &Op) -> Request {
         }
         Op::Prepare { hold, owner, undo, manifest } => {
             let undo = undo_text(undo);
-            data = format!("{undo}{manifest}\nend\n").into_bytes();
-            call("ks_prepare", [hold.run.as_str(), &lease(hold, GRACE), owner, &undo.len().to_string()])
+            let manifest = format!("{manifest}\nend\n");
+            data = format!("{undo}{manifest}").into_bytes();
+            let (undo, manifest) = (undo.len().to_string(), manifest.len().to_string());
+            call("ks_prepare", [hold.run.as_str(), &lease(hold, GRACE), owner, &undo, &manifest])
         }
         Op::Takeover { hold, owner, only_held } => {
             let want = if *only_held { "held" } else { "any" };

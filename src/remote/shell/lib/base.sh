@@ -110,6 +110,10 @@ ks_me() {
 # /proc/uptime, because containers may show an uptime of their own; a substitution is one, and no program is started.
 ks_ticks() {
   local line
+  if [ -n "$KS_HANDS" ] && ks_hand ticks; then
+    KS_TICKS=$KS_SAID
+    return 0
+  fi
   line=$(read -r line </proc/self/stat && printf '%s' "$line")
   line=${line##*) }
   # shellcheck disable=SC2086
@@ -128,6 +132,16 @@ ks_hex() {
   ks_get sha256sum <"$1" 2>/dev/null || return 1
   KS_SHA=${KS_GOT%% *}
   [ ${#KS_SHA} = 64 ]
+}
+
+# ks_digest TEXT: sets KS_DIGEST to the SHA-256 of a text.
+ks_digest() {
+  if [ -n "$KS_HANDS" ] && ks_hand digest "$1"; then
+    KS_DIGEST=$KS_SAID
+    return 0
+  fi
+  KS_DIGEST=$(printf %s "$1" | sha256sum)
+  KS_DIGEST=${KS_DIGEST%% *}
 }
 
 # ks_tail TEXT: sets KS_TAIL to the last 800 bytes, on one line.
@@ -168,9 +182,8 @@ ks_user() {
   }
   # shellcheck disable=SC2094 # only whether the fifo still is there
   {
-    line=$(dd bs=1 count=$most of="$base.o" 2>&1)
-    # What ended within that has no rest.
-    case $line in [0-9]*+*' '*) [ "${line%%+*}" -lt $most ] || cat >/dev/null ;; *) cat >/dev/null ;; esac
+    dd bs=1 count=$most of="$base.o" 2>/dev/null
+    ! IFS= read -r line || cat >/dev/null
     # Nobody waits for it any more where the fifo is gone.
     [ ! -e "$base.f" ] || : >"$base.end"
   } <"$base.f" >/dev/null 2>&1 8>&- 9<&- &

@@ -118,13 +118,13 @@ ks_env_add() {
 # ks_env_credential VALUE: adds to KS_CREDENTIALS the fingerprint of a value that may be a credential itself: one long word, and
 # no path. Of anything else a digest would tell too much.
 ks_env_credential() {
-  local value print
+  local value
   value=${1#[\"\']}
   value=${value%[\"\']}
   case $value in /* | *[!A-Za-z0-9_.~+/=-]*) return 0 ;; esac
   [ ${#value} -ge 16 ] || return 0
-  print=$(printf %s "$value" | sha256sum)
-  KS_CREDENTIALS="$KS_CREDENTIALS ${print%% *}"
+  ks_digest "$value"
+  KS_CREDENTIALS="$KS_CREDENTIALS $KS_DIGEST"
 }
 
 # ks_env_look FORMAT KEY REMOVE <FILE: sets KS_COUNT (lines that set KEY), KS_OLD (the value of the last one), KS_GONE (lines

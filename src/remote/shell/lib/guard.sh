@@ -32,8 +32,8 @@ ks_guard_write() {
 ks_hook_name() {
   KS_HOOK_NAME=keyswap-guard
   [ "$K" = /var/lib/keyswap ] && return 0
-  KS_HOOK_NAME=$(printf %s "$K" | sha256sum)
-  KS_HOOK_NAME=keyswap-guard-${KS_HOOK_NAME%"${KS_HOOK_NAME#????????????}"}
+  ks_digest "$K"
+  KS_HOOK_NAME=keyswap-guard-${KS_DIGEST%"${KS_DIGEST#????????????}"}
 }
 
 # ks_boot_hook: has the watcher started at boot. Sets KS_HOOK to how: systemd, cron or none.

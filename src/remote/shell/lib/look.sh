@@ -83,7 +83,7 @@ ks_fp() {
     # Zeros are dropped by the shell: the long way tells.
     if [ $((bytes + ${#line})) = "$KS_SIZE" ]; then
       case $lines.$line in
-        1.) ks_fp_of "${last%"$KS_CR"}"; return ;;
+        1.) ks_digest "${last%"$KS_CR"}"; KS_FP=$KS_DIGEST; return ;;
         *.?*) KS_FP=$KS_SHA; return ;;
       esac
     fi
@@ -98,12 +98,6 @@ ks_fp() {
     KS_FP=$(dd if=/proc/self/fd/6 bs=$((KS_SIZE - bytes)) count=1 iflag=fullblock 2>/dev/null | sha256sum)
     KS_FP=${KS_FP%% *}
   fi
-}
-
-# ks_fp_of TEXT
-ks_fp_of() {
-  KS_FP=$(printf %s "$1" | sha256sum)
-  KS_FP=${KS_FP%% *}
 }
 
 # ks_ids OWNER GROUP: sets KS_WANT_UID and KS_WANT_GID; `-` means: unchanged, else ours.
@@ -206,8 +200,9 @@ ks_look_env() {
     case $KS_OLD in /*) fp=$(ks_see "$KS_OLD" 2>/dev/null && printf %s "$KS_FP") || fp= ;; esac
     ks_quote "$key" "$value" "$remove"
     edits="$edits $KS_QUOTED"
-    post=$(eval "ks_env_chain $format $edits" </proc/self/fd/6 | sha256sum)
-    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" old_fp "$fp" gone "$KS_GONE" held "${KS_CREDENTIALS# }" post "${post%% *}"
+    post=$(eval "ks_env_chain $format $edits" </proc/self/fd/6; echo x)
+    ks_digest "${post%x}"
+    ks_say edit n "$n" key "$key" count "$KS_COUNT" old "$KS_OLD" old_fp "$fp" gone "$KS_GONE" held "${KS_CREDENTIALS# }" post "$KS_DIGEST"
   done
 }
 

@@ -37,20 +37,34 @@ ks_spare_note() {
 
 # ks_each FUNCTION [WORD]...: calls FUNCTION with these words and those of each undo record.
 ks_each() {
-  local line call
+  local records call
   call=$1
   shift
   ks_quote "$@"
   call=$call$KS_QUOTED
-  command exec 7<"$KS_RUN_DIR/undo" || ks_die missing "$KS_RUN_DIR has no undo"
-  while IFS= read -r line <&7; do
-    [ "$line" != end ] || return 0
-    eval "$call $line"
+  ks_records
+  records=$KS_RECORDS
+  while [ -n "$records" ]; do
+    eval "$call ${records%%"$KS_NL"*}"
+    records=${records#*"$KS_NL"}
   done
+}
+
+# ks_records: sets KS_RECORDS to the records of the run's undo, a line each. A request reads them once: `read` takes a byte at a
+# time.
+ks_records() {
+  local line
+  [ "${KS_RECORDS_OF:-}" != "$KS_RUN_DIR" ] || return 0
+  KS_RECORDS=
+  [ -e "$KS_RUN_DIR/undo" ] || ks_die missing "$KS_RUN_DIR has no undo"
+  while IFS= read -r line; do
+    [ "$line" != end ] || { KS_RECORDS_OF=$KS_RUN_DIR; return 0; }
+    KS_RECORDS=$KS_RECORDS$line$KS_NL
+  done <"$KS_RUN_DIR/undo"
   ks_die refused "$KS_RUN_DIR/undo is not whole"
 }
 
-# ks_prepare RUN LEASE OWNER LENGTH <UNDO MANIFEST: LENGTH is that of the undo. Keeps the preimages, arms the host, then sets the stages. What fails before it is armed
+# ks_prepare RUN LEASE OWNER UNDO MANIFEST <BOTH: so many bytes each. Keeps the preimages, arms the host, then sets the stages. What fails before it is armed
 # leaves nothing behind.
 ks_prepare() {
   local rc out
@@ -67,7 +81,7 @@ ks_prepare() {
 }
 
 ks_prepare_all() {
-  local seen last
+  local seen
   ks_state_init
   ks_run_dir "$1"
   # Seen before anything is left here; the rename below decides.
@@ -80,9 +94,10 @@ ks_prepare_all() {
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
   ks_only_here
   [ ! -e "$KS_RUN_DIR/ready" ] || { rm -f "$KS_RUN_DIR/ready" && sync "$KS_RUN_DIR"; } || ks_die write "cannot write in $KS_RUN_DIR"
-  ks_copy "$4" >"$KS_RUN_DIR/undo" && ks_copy >"$KS_RUN_DIR/manifest" &&
+  ks_copy "$4" >"$KS_RUN_DIR/undo" && ks_copy "$5" >"$KS_RUN_DIR/manifest" &&
     printf '%s\n' "$3" >"$KS_RUN_DIR/owner" || ks_die write "cannot write in $KS_RUN_DIR"
-  { read -r last && read -r last && [ "$last" = end ]; } <"$KS_RUN_DIR/manifest" || ks_die write "the manifest did not arrive whole"
+  ks_get stat -c %s -- "$KS_RUN_DIR/undo" "$KS_RUN_DIR/manifest" && [ "$KS_GOT" = "$4$KS_NL$5" ] ||
+    ks_die write "the way back did not arrive whole"
   # Each of these refuses an undo that is not whole.
   KS_SUMS=
   ks_each ks_preimage
