@@ -26,6 +26,8 @@ const LIBRARY: &str = concat!(
     include_str!("lib/saga.sh"),
     "\n",
     include_str!("lib/survey.sh"),
+    "\n",
+    include_str!("lib/guard.sh"),
     "\nKS_UID=$(id -u) KS_GID=$(id -g) KS_RUN=20260101-000000-abcdef\n"
 );
 

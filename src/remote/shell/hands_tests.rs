@@ -75,6 +75,55 @@ fn what_they_read_is_no_answer() {
     }
 }
 
+#[test]
+fn they_copy_what_the_programs_copy() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        // From a pipe by pieces, as a request brings it; a file whole; into one that has blocks of its own already.
+        let script = r"printf 'one\ntwo\n\377' | { ks_copy 4 >first; ks_copy 2 >second; ks_copy >rest; }
+                      for f in first second rest; do od -An -c $f; done; od -An -c rest | od -An -c >/dev/null
+                      truncate -s 3M large; exec 6<large; ks_copy <&6 >twin; cmp large twin && echo same
+                      exec 6<first 5<>rest; ks_copy <&6 >&5; od -An -c rest
+                      ks_digest 'one two'; [ $KS_DIGEST = $(printf 'one two' | command sha256sum | cut -d' ' -f1) ] || echo $KS_DIGEST
+                      mkfifo ./pipe && [ -p pipe ] && stat -c %a ./pipe";
+        let copied = "   o   n   e  \\n\n   t   w\n   o  \\n 377\nsame\n   o   n   e  \\n\n600\n";
+        assert_eq!(said(shell, dir.path(), script), copied, "{shell:?}");
+    }
+}
+
+/// The clock is that of process starts.
+#[test]
+fn they_tell_the_time_of_processes() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "by_process() { KS_HANDS='' && ks_ticks && echo $KS_TICKS; }
+                      before=$(by_process); ks_ticks; after=$(by_process)
+                      [ $before -le $KS_TICKS ] && [ $KS_TICKS -le $after ] || echo $before $KS_TICKS $after";
+        assert_eq!(said(shell, dir.path(), script), "", "{shell:?}");
+    }
+}
+
+/// What sleeps as the guard is in a session of its own and nobody's child; it becomes the library when the lease has ended,
+/// and goes by itself when the host was settled.
+#[test]
+fn one_sleeps_as_the_guard_until_there_is_something_to_do() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "until_so() { i=0; until eval \"$1\"; do i=$((i + 1)); [ $i -lt 200 ] || { echo \"not $1\"; return; }; sleep 0.05; done; }
+                      mkdir cas; ks_boot; ks_uptime; : >cas/1.1.armed.r.1-1-0.$KS_BOOT.$((KS_UP + 100000))
+                      printf 'echo fired $$ >done\n' >guard.sh
+                      ks_hand watch $KS_BOOT; echo $?; ks_guard_alive || echo 'not alive'
+                      read -r pid start <watcher; ks_pid $pid; [ $KS_SID = $pid ] || echo 'no session of its own'
+                      [ $KS_PARENT != $KS_HANDS ] || echo 'a child of the hands'
+                      set +f; [ ! -e done ] && mv cas/1.1.* cas/1.2.armed.r.1-1-0.$KS_BOOT.$((KS_UP + 1)); kill -CONT $pid
+                      set +f; for fd in /proc/$pid/fd/[0-9] /proc/$pid/fd/1[0-9]; do [ ! -p $fd ] || echo a pipe $fd; done
+                      until_so '[ -s done ]'; [ \"$(cat done)\" = \"fired $pid\" ] || echo 'another process'
+                      rm done; set +f; mv cas/1.2.* cas/1.3.new.r.-.$KS_BOOT.0; ks_hand watch $KS_BOOT
+                      until_so '! ks_guard_alive'; [ ! -e done ] || echo 'fired'";
+        assert_eq!(said(shell, dir.path(), script), "0\n", "{shell:?}");
+    }
+}
+
 /// A disk's error is told once: who asks again hears that all is well.
 #[test]
 fn a_sync_that_failed_is_not_tried_again() {
