@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use super::file_tests::run;
 
@@ -121,6 +122,44 @@ fn one_sleeps_as_the_guard_until_there_is_something_to_do() {
                       rm done; set +f; mv cas/1.2.* cas/1.3.new.r.-.$KS_BOOT.0; ks_hand watch $KS_BOOT
                       until_so '! ks_guard_alive'; [ ! -e done ] || echo 'fired'";
         assert_eq!(said(shell, dir.path(), script), "0\n", "{shell:?}");
+    }
+}
+
+/// As `timeout` and a pipe would have it, and by one process for all of it.
+#[test]
+fn they_run_an_operators_command() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"said() { ks_user "$1" . "$2"; echo "$KS_RC<$KS_OUT>"; ls | grep '^u\.'; }
+                      said 5 'echo one; echo two >&2; echo; exit 7'
+                      said 5 'cat; pwd >where; kill -9 $$'; [ "$(cat where)" = "$PWD" ] || cat where
+                      said 5 'printf "a\0b\r\t c"'
+                      ks_user 5 . 'i=0; while [ $i -lt 3000 ]; do echo line-$i; i=$((i + 1)); done; echo done >&2'; echo "$KS_RC ${#KS_OUT}"
+                      said 5 'echo up; sleep 30 & echo $! >daemon'; kill "$(cat daemon)" && echo was there
+                      said 5 'exec >/dev/null 2>&1; sleep 0.3; exit 3'
+                      said 1 'echo begun; trap "echo told; exit 0" TERM; sleep 20 & wait'
+                      said 1 'sh -c "sleep 20; echo late >late" & wait'; [ ! -e late ] || echo late
+                      said 5 'for fd in /proc/self/fd/[0-9]; do [ ! -p $fd ] || echo ${fd##*/}; done'"#;
+        let (said, took) = run(shell, dir.path(), &format!("[ -n \"$KS_HANDS\" ] || echo 'no hands'\n{script}"));
+        let expected =
+            "7<one\ntwo>\n137<>\n0<ab\r\t c>\n0 8192\n0<up>\nwas there\n3<>\n124<begun\ntold>\n124<>\n0<1\n2>\n";
+        assert_eq!(said, expected, "{shell:?}");
+        assert!(took < Duration::from_secs(20), "{shell:?}: {took:?}");
+    }
+}
+
+/// Whether a command was run is not known where they are gone: it is never run again.
+#[test]
+fn a_command_that_they_were_lost_with_is_not_run_again() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "(ks_user 5 . \"echo once >>ran; kill -9 $KS_HANDS; sleep 0.2\"; echo on) | cut -f2,3
+                      until [ -s ran ]; do sleep 0.05; done; cat ran";
+        let said = said(shell, dir.path(), script).replace("Killed\n", "");
+        assert_eq!(
+            said, "class=command\tmessage=how the command ended is not known: what ran it is gone\nonce\n",
+            "{shell:?}"
+        );
     }
 }
 

@@ -167,10 +167,19 @@ ks_bounded() {
 # keeps the first KIB (8) KiB and drains the rest, so that neither much output nor a daemon that keeps it open can block us.
 # It reads byte by byte: a larger block would wait in its memory for a daemon to fill it.
 # Where DIR is full the command runs all the same, since an undo needs it: only its output is lost.
-# The descriptors that we work with stay ours: a daemon would keep them for its life.
+# The descriptors that we work with stay ours: a daemon would keep them for its life. The hands do all this by themselves.
 # Sets KS_RC (124: time limit) and KS_OUT.
 ks_user() {
   local base most i reader line
+  if [ -n "$KS_HANDS" ] && [ $# -lt 4 ]; then
+    if ks_hand run "$1" "$3"; then
+      KS_RC=${KS_SAID%%"$KS_NL"*} KS_OUT=
+      case $KS_SAID in *"$KS_NL"*) KS_OUT=${KS_SAID#*"$KS_NL"} ;; esac
+      return 0
+    fi
+    # It is never started a second time.
+    [ -z "$KS_LOST" ] || ks_die command "how the command ended is not known: what ran it is gone"
+  fi
   ks_random
   base=$2/u.$KS_RANDOM
   most=$((${4:-8} * 1024))

@@ -14,6 +14,8 @@ use strict;
 
 $| = 1;
 $/ = "\0";
+# Whoever ignores the ends of children would not hear of them.
+$SIG{CHLD} = "DEFAULT";
 # What has another number on each machine: system calls that Perl has no name for, and O_NOFOLLOW. By the machine for which
 # this very Perl was made (the header of its file).
 my ($ENOENT, $ENOTDIR, $ENODATA) = (2, 20, 61);
@@ -61,6 +63,29 @@ sub process {
   sysread($file, my $text, 4096) or return;
   my ($name, $facts) = $text =~ /^\d+ \((.*)\) (.*)/s or return;
   return ($name, split / /, $facts);
+}
+
+# Seconds since the boot.
+sub now {
+  my $time = "\0" x 16;
+  # CLOCK_BOOTTIME
+  syscall($CLOCK_GETTIME, 7, $time) == 0 or die;
+  my ($seconds, $nanoseconds) = unpack("q q", $time);
+  return $seconds + $nanoseconds / 1e9;
+}
+
+# Has something done by a process that is nobody`s child and has nothing of ours.
+sub apart {
+  my ($work) = @_;
+  defined(my $child = fork) or return 0;
+  if (!$child) {
+    fork and exit 0;
+    close $in;
+    open(STDIN, "<", "/dev/null") && open(STDOUT, ">", "/dev/null") and $work->();
+    exit 0;
+  }
+  waitpid($child, 0);
+  return 1;
 }
 
 # Waits for as long as the guard has nothing to do, and then becomes the library, which does it: a process that sleeps
@@ -210,22 +235,49 @@ my %do = (
     }
     return 0;
   },
-  # The guard of the host, as nobody`s child and in a session of its own. It is there when this returns.
+  # The guard of the host, in a session of its own. It is there when this returns.
   watch => sub {
     my ($boot) = @_;
     pipe(my $told, my $tell) or return 2;
+    apart(sub { close $told; syscall($SETSID); watch($boot, $tell) }) or return 2;
+    close $tell;
+    return sysread($told, my $word, 1) ? 0 : 2;
+  },
+  # An operator`s command line under a time limit, as `timeout -k 5`: its status, and the first 8 KiB of what it says. A daemon
+  # that keeps the output open is not waited for, and can go on writing.
+  run => sub {
+    my ($limit, $script) = @_;
+    pipe(my $from, my $to) or return 2;
     defined(my $child = fork) or return 2;
     if (!$child) {
-      fork and exit 0;
-      close $told;
-      close $in;
-      syscall($SETSID);
-      open(STDIN, "<", "/dev/null") && open(STDOUT, ">", "/dev/null") and watch($boot, $tell);
-      exit 0;
+      setpgrp(0, 0);
+      open(STDIN, "<", "/dev/null") && open(STDOUT, ">&", $to) && open(STDERR, ">&", $to) and exec "sh", "-c", $script;
+      exit 126;
     }
-    close $tell;
-    waitpid($child, 0);
-    return sysread($told, my $word, 1) ? 0 : 2;
+    close $to;
+    my ($text, $open, $ended, $late, $end, $pause) = ("", 1, undef, undef, now() + $limit, 0.001);
+    until (defined $ended && (!$open || now() >= $end)) {
+      my $bits = "";
+      vec($bits, fileno $from, 1) = 1 if $open;
+      if (select($bits, undef, undef, $open ? 0.1 : $pause) > 0) {
+        my $got = sysread($from, my $piece, 1 << 16);
+        $open = 0 if !$got;
+        $text .= substr($piece, 0, (8 << 10) - length $text) if $got;
+      }
+      $pause *= 2 if !$open && $pause < 0.1;
+      if (!defined $ended && waitpid($child, 1) == $child) {
+        $ended = $? & 127 ? 128 + ($? & 127) : $? >> 8;
+        # What it said last may still be on its way.
+        $end = now() + 0.3;
+      } elsif (!defined $ended && now() >= $end) {
+        kill defined $late ? "KILL" : "TERM", -$child;
+        kill "CONT", -$child;
+        ($late, $end) = (defined $late ? 137 : 124, now() + 5);
+      }
+    }
+    apart(sub { while (sysread($from, $text, 1 << 16)) {} }) if $open;
+    $text =~ tr/\0//d;
+    return (0, $late // $ended, split /\n/, $text);
   },
   chmod => sub { return @_ == 2 && $_[0] =~ /^[0-7]+$/ && chmod(oct $_[0], at($_[1])) ? 0 : 2 },
   chown => sub { return @_ == 2 && $_[0] =~ /^(\d+):(\d+)$/ && chown($1, $2, at($_[1])) ? 0 : 2 },
@@ -276,11 +328,7 @@ my %do = (
   },
   # Now, in the unit of process start times: by the clock that they are taken from, which nothing shows differently.
   ticks => sub {
-    my $time = "\0" x 16;
-    # CLOCK_BOOTTIME
-    return 2 if syscall($CLOCK_GETTIME, 7, $time) != 0;
-    my ($seconds, $nanoseconds) = unpack("q q", $time);
-    return (0, $seconds * 100 + int($nanoseconds / 10_000_000));
+    return (0, int(now() * 100));
   },
   # SHA-256 of a file without its one line end: a credential fingerprint.
   fingerprint => sub {

@@ -42,10 +42,11 @@ ks_hands_take() {
   done
 }
 
-# ks_hand NAME [WORD]...: 0 done, 1 it failed or is not there, both with KS_SAID set to what they say; 2 they cannot.
+# ks_hand NAME [WORD]...: 0 done, 1 it failed or is not there, both with KS_SAID set to what they say; 2 they cannot. KS_LOST is
+# set where they were asked, and whether they did it is not known: they are gone.
 ks_hand() {
   local who status more line word
-  KS_SAID=
+  KS_SAID='' KS_LOST=''
   # Our own number, as short as it can be had: `read` takes a byte at a time.
   set +f
   for who in /proc/self/task/*; do :; done
@@ -54,6 +55,7 @@ ks_hand() {
   # Standard input is the answer's while it is read: the hands find the asker's own as descriptor 7.
   {
     { printf '%s\0' "$who" "$#" "$@" >&8; } 2>/dev/null || return 2
+    KS_LOST=1
     # An answer to somebody who died before it came is passed over.
     line=
     until [ "$line" = "$who" ]; do
@@ -65,6 +67,7 @@ ks_hand() {
       done
     done
   } 7<&0
+  KS_LOST=
   return "$status"
 }
 
