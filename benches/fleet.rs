@@ -63,7 +63,7 @@ name = "place"
 place = {{ secret = "token", path = "{{{{ home }}}}/data/token", mode = "0600" }}
 [[steps]]
 name = "point"
-point = {{ file = "{{{{ home }}}}/runner.env", key = "TOKEN_FILE", value = "{{{{ home }}}}/data/token" }}
+point = {{ file = "{{{{ home }}}}/runner.env", key = "TOKEN_FILE", value = "{{{{ home }}}}/data/token", reaches = "jobs" }}
 "#,
         sandbox.dir().display()
     );
