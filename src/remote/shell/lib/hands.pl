@@ -79,13 +79,15 @@ sub apart {
   my ($work) = @_;
   defined(my $child = fork) or return 0;
   if (!$child) {
-    fork and exit 0;
+    # Who cannot fork must not do it as a child: it would be waited for.
+    my $next = fork;
+    exit(defined $next ? 0 : 1) if $next || !defined $next;
     close $in;
     open(STDIN, "<", "/dev/null") && open(STDOUT, ">", "/dev/null") and $work->();
     exit 0;
   }
   waitpid($child, 0);
-  return 1;
+  return $? == 0;
 }
 
 # Waits for as long as the guard has nothing to do, and then becomes the library, which does it: a process that sleeps
