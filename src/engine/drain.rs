@@ -49,11 +49,14 @@ impl Drained {
     }
 }
 
-/// The runners that were looked at, if none of them works on a job.
-pub(super) fn idle(found: &[Fact]) -> Option<(Instant, Vec<BusyFact>)> {
-    let busy = |fact: &Fact| if let Fact::Busy(busy) = fact { Some(busy.clone()) } else { None };
-    let seen: Vec<BusyFact> = found.iter().filter_map(busy).collect();
-    seen.iter().all(|busy| busy.jobs.is_empty()).then(|| (Instant::now(), seen))
+/// The runners that were looked at, if all of them could be and none works on a job.
+pub(super) fn idle(probes: &[Probe], found: &[Fact]) -> Option<(Instant, Vec<BusyFact>)> {
+    let asked = probes.iter().zip(found).filter(|(probe, _)| matches!(probe, Probe::Busy { .. }));
+    let idle = asked.map(|(_, fact)| match fact {
+        Fact::Busy(busy) if busy.jobs.is_empty() => Some(busy.clone()),
+        _ => None,
+    });
+    Some((Instant::now(), idle.collect::<Option<_>>()?))
 }
 
 impl Saga {
@@ -276,5 +279,25 @@ impl Settling {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::Failure;
+
+    #[test]
+    fn what_could_not_be_looked_at_is_not_idle() {
+        let how = RestartHow::Systemd { unit: "runner".to_owned() };
+        let probes = [Probe::Room, Probe::Busy { how: how.clone() }, Probe::Busy { how }];
+        let busy = |jobs: &[&str]| {
+            Fact::Busy(BusyFact { jobs: jobs.iter().map(|&job| job.to_owned()).collect(), ..BusyFact::default() })
+        };
+        let refused = || Fact::Refused(Failure { class: FailClass::Refused, message: String::new(), fix: None });
+        let seen = |second| idle(&probes, &[refused(), busy(&[]), second]).map(|(_, seen)| seen.len());
+        assert_eq!(seen(busy(&[])), Some(2));
+        assert_eq!(seen(busy(&["process:7(sh)"])), None);
+        assert_eq!(seen(refused()), None);
     }
 }

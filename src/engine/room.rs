@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::saga::Saga;
 use crate::model::RemotePath;
-use crate::remote::{Act, Fact, Failure, ReachFact, RoomFact, UndoRecord};
+use crate::remote::{Act, Fact, Failure, Probe, ReachFact, RoomFact, UndoRecord};
 use crate::step::{HostPlan, Work};
 
 /// What a file takes at least.
@@ -35,32 +35,25 @@ pub(super) struct Around {
 }
 
 impl Around {
-    pub(super) fn of(found: &[Fact]) -> Self {
+    pub(super) fn of(probes: &[Probe], found: &[Fact]) -> Self {
         let mut around = Self::default();
-        for (at, fact) in found.iter().enumerate() {
-            let (path, room) = match fact {
-                Fact::File(file) => (&file.path, &file.room),
-                Fact::Env(env) => (&env.path, &env.room),
-                Fact::Service(service) => {
-                    around.reaches.extend(service.reach.clone());
-                    continue;
-                }
-                Fact::Room(room) => {
-                    around.state = Some(Ok(room.clone()));
-                    continue;
-                }
-                // Of the looks for a host's steps this is the last.
-                Fact::Refused(failure) if at + 1 == found.len() => {
-                    around.state = Some(Err(failure.clone()));
-                    continue;
-                }
-                _ => continue,
-            };
-            if let (Ok(path), Some(room)) = (path.parse::<RemotePath>(), room) {
-                around.rooms.insert(path.parent().to_owned(), room.clone());
+        for seen in probes.iter().zip(found) {
+            match seen {
+                (_, Fact::File(file)) => around.beside(&file.path, file.room.as_ref()),
+                (_, Fact::Env(env)) => around.beside(&env.path, env.room.as_ref()),
+                (_, Fact::Service(service)) => around.reaches.extend(service.reach.clone()),
+                (_, Fact::Room(room)) => around.state = Some(Ok(room.clone())),
+                (Probe::Room, Fact::Refused(failure)) => around.state = Some(Err(failure.clone())),
+                _ => {}
             }
         }
         around
+    }
+
+    fn beside(&mut self, path: &str, room: Option<&RoomFact>) {
+        if let (Ok(path), Some(room)) = (path.parse::<RemotePath>(), room) {
+            self.rooms.insert(path.parent().to_owned(), room.clone());
+        }
     }
 }
 

@@ -162,7 +162,7 @@ impl Saga {
             return Opened::Held { reason };
         }
         let planned = step::plan(&shared.run, steps, &looks, &found, &shared.values);
-        let (around, idle) = (Around::of(&found), idle(&found));
+        let (around, idle) = (Around::of(looks.probes(), &found), idle(looks.probes(), &found));
         let draft = shared.values.waits().then(|| Box::new(Draft { steps: steps.to_vec(), looks, found }));
         match planned {
             Ok(plan) => {

@@ -9,7 +9,7 @@
 # tools closes both.
 
 KS_HANDS=
-KS_HANDS_FOR='stat sync mv ln rm mkdir mkfifo chmod chown readlink ls lsattr sha256sum'
+KS_HANDS_FOR='stat sync mv ln rm mkdir chmod chown readlink ls lsattr sha256sum'
 KS_ID=0
 
 # ks_hands_run: becomes the hands; what they say goes to standard output.

@@ -271,7 +271,7 @@ ks_look_service() {
   fi
   ks_tail "$KS_DETAIL"
   ks_say service n "$1" active "$KS_ACTIVE" pid "$KS_PID" start "$KS_START" stale "$stale" pointed "$pointed" detail "$KS_TAIL" \
-    owner "$KS_OWNER" groups "$KS_GROUPS" here "$KS_HERE" sockets "${KS_SOCKETS# }"
+    owner "$KS_USER" groups "$KS_GROUPS" here "$KS_HERE" sockets "${KS_SOCKETS# }"
 }
 
 # ks_look_backups N PATH: the named backups of PATH, oldest first; and the one that was put back last.
@@ -311,18 +311,19 @@ ks_look_room() {
   ks_say room n "$1" $KS_FREE
 }
 
-# ks_reach PID: sets KS_OWNER and KS_GROUPS, whose a process is (empty when it is gone), KS_HERE, whether it sees the host's own
+# ks_reach PID: sets KS_USER and KS_GROUPS, whose a process is (empty when there is none), KS_HERE, whether it sees the host's own
 # files, and KS_SOCKETS, the container engines' sockets that it sees, as OWNER.GROUP.MODE.
 ks_reach() {
   local key first rest here socket
-  KS_OWNER='' KS_GROUPS='' KS_HERE=no KS_SOCKETS=''
+  KS_USER='' KS_GROUPS='' KS_HERE=no KS_SOCKETS=''
+  [ "$1" != 0 ] || return 0
   while read -r key first rest; do
     case $key in
-      Uid:) KS_OWNER=$first ;;
+      Uid:) KS_USER=$first ;;
       Gid:) KS_GROUPS=$first ;;
       Groups:) KS_GROUPS="$KS_GROUPS $first $rest"; break ;;
     esac
-  done <"/proc/$1/status" || return 0
+  done 2>/dev/null <"/proc/$1/status" || return 0
   ks_get stat -L -c %d.%i / && here=$KS_GOT && ks_get stat -L -c %d.%i "/proc/$1/root/" && [ "$KS_GOT" = "$here" ] && KS_HERE=yes
   for socket in run/docker.sock var/run/docker.sock run/podman/podman.sock; do
     socket=/proc/$1/root/$socket

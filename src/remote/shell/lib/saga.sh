@@ -64,8 +64,8 @@ ks_records() {
   ks_die refused "$KS_RUN_DIR/undo is not whole"
 }
 
-# ks_prepare RUN LEASE OWNER UNDO MANIFEST <BOTH: so many bytes each. Keeps the preimages, arms the host, then sets the stages. What fails before it is armed
-# leaves nothing behind.
+# ks_prepare RUN LEASE OWNER UNDO MANIFEST <BOTH: so many bytes each. Keeps the preimages, arms the host, then sets the
+# stages. What fails before it is armed leaves nothing behind.
 ks_prepare() {
   local rc out
   rc=0
