@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -67,10 +68,19 @@ pub(crate) fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
 }
 
+/// Removes what the fleets have left.
+pub(crate) fn clear() {
+    let _ = fs::remove_dir_all(place().join("work"));
+}
+
 impl Fleet {
     /// Makes the hosts, on the disk or in memory, and waits until sshd listens and every runner is up.
+    ///
+    /// Each fleet has a directory of its own, and none goes before all is measured ([`clear`]): an ext4 without a journal looks
+    /// at every inode that was freed in the last minutes whenever a file is made, which would be counted to the hosts.
     pub(crate) fn start(count: usize, in_memory: bool) -> Self {
-        let work = place().join("work");
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let work = place().join("work").join(STARTED.fetch_add(1, Ordering::Relaxed).to_string());
         let _ = fs::remove_dir_all(&work);
         let (files, disk) = (work.join("files"), if in_memory { memory() } else { work.join("disk") });
         fs::create_dir_all(&files).unwrap();

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         Some(_) => trace::forks(),
         None => tables::all(&args),
     };
+    fleet::clear();
     if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
