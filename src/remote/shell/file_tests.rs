@@ -23,6 +23,8 @@ const LIBRARY: &str = concat!(
     "\n",
     include_str!("lib/look.sh"),
     "\n",
+    include_str!("lib/idle.sh"),
+    "\n",
     include_str!("lib/saga.sh"),
     "\n",
     include_str!("lib/survey.sh"),
@@ -33,6 +35,11 @@ const LIBRARY: &str = concat!(
 
 /// Runs a script with the library in `dir`; its output and how long it took.
 pub(super) fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
+    run_after("", shell, dir, script)
+}
+
+/// The same, with what is to be done before there are hands.
+pub(super) fn run_after(before: &str, shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
     std::fs::write(dir.join("lib.sh"), LIBRARY).unwrap();
     let began = Instant::now();
     let output = Command::new("timeout")
@@ -40,7 +47,7 @@ pub(super) fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration
         .args(shell)
         .args([
             "-c",
-            &format!("cd \"$1\" && K=$PWD && . ./lib.sh\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"),
+            &format!("cd \"$1\" && K=$PWD && . ./lib.sh\n{before}\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"),
             "-",
         ])
         .arg(dir)
@@ -85,7 +92,8 @@ fn a_file_in_a_directory_of_our_own_is_opened_without_a_helper_and_no_link_is_fo
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("plain"), "content").unwrap();
         symlink(dir.path().join("plain"), dir.path().join("link")).unwrap();
-        let script = "ks_hold() { echo helped; exit 1; }
+        // The hands wait for nobody: where they are, none of this is wanted.
+        let script = "KS_HANDS=; ks_hold() { echo helped; exit 1; }
                       (ks_open plain; cat <&6; echo); (ks_open gone || echo gone)
                       (ks_open link) | tr '\\t' ' ' | cut -d' ' -f1,2
                       for mode in 770 707 1777; do chmod $mode .; (ks_open plain); done; chmod 755 .; chown 4711 .; (ks_open plain)";

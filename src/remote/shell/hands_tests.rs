@@ -4,13 +4,18 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file_tests::run;
+use super::file_tests::run_after;
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--norc"], &["busybox", "ash"]];
 
-/// What a script says, which has hands.
+/// What a script says, which has hands, and how long it took. Descriptor 3 is a pipe, as it is where requests come in.
+fn timed(shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
+    let channel = "mkfifo channel && exec 3<>channel && rm channel";
+    run_after(channel, shell, dir, &format!("[ -n \"$KS_HANDS\" ] || echo 'no hands'\n{script}"))
+}
+
 fn said(shell: &[&str], dir: &Path, script: &str) -> String {
-    run(shell, dir, &format!("[ -n \"$KS_HANDS\" ] || echo 'no hands'\n{script}")).0
+    timed(shell, dir, script).0
 }
 
 #[test]
@@ -91,6 +96,65 @@ fn they_copy_what_the_programs_copy() {
     }
 }
 
+/// One look says of a file what the programs say of it by and by.
+#[test]
+fn they_open_a_file_and_say_what_it_holds() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"by_program() { KS_HANDS='' && ks_content "$1" && ks_fp && facts "$1"; }
+                      facts() { echo "$1 $KS_SHA $KS_FP $KS_TYPE $KS_SIZE $KS_OWN $KS_GRP $KS_MODE $KS_LINKS $KS_INO"; }
+                      chmod 777 .; printf 'one' >bare; printf 'one\n' >line; printf 'one\r\n' >dos; printf 'a\n\n' >two; : >empty
+                      printf '\n' >end; printf '\0\n\377' >odd; chown 12:34 odd; chmod 4751 odd; ln odd twin; truncate -s 1M full
+                      for f in bare line dos two empty end odd full; do
+                          ks_content $f; [ -n "$KS_SUM" ] || echo "not by hand: $f"
+                          ks_fp; ours=$(facts $f); theirs=$(by_program $f); [ "$ours" = "$theirs" ] || echo "$ours, $theirs"
+                      done
+                      ks_content gone; echo $KS_SHA
+                      truncate -s 1048577 large; ks_open large; echo "<$KS_SUM> $KS_SIZE"
+                      ln -s line link; mkfifo pipe; mkdir dir; ln -s . up
+                      for f in link pipe dir up; do (ks_content $f) | tr '\t' ' '; done"#;
+        let refused =
+            |name| format!("fail class=refused message={}/{name} is not a regular file\n", dir.path().display());
+        let expected = format!("absent\n<> 1048577\n{}", ["link", "pipe", "dir", "up"].map(refused).concat());
+        assert_eq!(said(shell, dir.path(), script), expected, "{shell:?}");
+    }
+}
+
+/// The data of a request: so many bytes and none of the next one, which nobody whom they start can read.
+#[test]
+fn they_take_the_data_of_a_request() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"printf 'a\0\nbcde' >&3; ks_hand take 4; od -An -c "/proc/$KS_HANDS/fd/$KS_SAID"
+                      ks_hand take 3; held=$KS_SAID; ks_hand drop; [ -e "/proc/$KS_HANDS/fd/$held" ] || echo dropped
+                      head -c 4096 /dev/zero >&3; ks_hand take 4097; echo $?; ks_hand take 4096; wc -c <"/proc/$KS_HANDS/fd/$KS_SAID"
+                      ks_user 5 . 'for fd in /proc/self/fd/[0-9]; do [ ! -p $fd ] || echo ${fd##*/}; done'; echo "$KS_OUT""#;
+        assert_eq!(said(shell, dir.path(), script), "   a  \\0  \\n   b\ndropped\n2\n4096\n1\n2\n", "{shell:?}");
+    }
+}
+
+/// A process and all below it, by what the kernel tells of each: as a newer kernel does it, and as all do.
+#[test]
+fn they_know_who_is_below_a_process() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"sh -c 'sh -c "sleep 30 & wait" & sleep 31 & wait' & top=$!
+                      i=0; until ks_processes $top && [ "$(printf %s "$KS_TABLE" | wc -l)" = 4 ]; do
+                          i=$((i + 1)); [ $i -lt 200 ] || { echo "$KS_TABLE"; break; }; sleep 0.05
+                      done
+                      ours=$(printf %s "$KS_TABLE" | sort)
+                      by_program() { KS_HANDS='' && ks_processes $top && printf %s "$KS_TABLE"; }
+                      theirs=$(by_program | awk -v top=$top '{ parent[$1] = $2; line[$1] = $0 }
+                          END { for (pid in parent) { up = pid; while (up in parent && up != top) up = parent[up]; if (up == top) print line[pid] } }' | sort)
+                      [ "$ours" = "$theirs" ] || echo "$ours, $theirs"
+                      kill $(printf %s "$ours" | cut -d' ' -f1)"#;
+        assert_eq!(said(shell, dir.path(), script), "", "{shell:?}");
+        let older =
+            r#"[ -z "${KS_HANDS_PL##*434, *}" ] && KS_HANDS_PL="${KS_HANDS_PL%%434, *}9999, ${KS_HANDS_PL#*434, }""#;
+        assert_eq!(run_after(older, shell, dir.path(), script).0, "", "{shell:?}");
+    }
+}
+
 /// The clock is that of process starts.
 #[test]
 fn they_tell_the_time_of_processes() {
@@ -139,7 +203,7 @@ fn they_run_an_operators_command() {
                       said 1 'echo begun; trap "echo told; exit 0" TERM; sleep 20 & wait'
                       said 1 'sh -c "sleep 20; echo late >late" & wait'; [ ! -e late ] || echo late
                       said 5 'for fd in /proc/self/fd/[0-9]; do [ ! -p $fd ] || echo ${fd##*/}; done'"#;
-        let (said, took) = run(shell, dir.path(), &format!("[ -n \"$KS_HANDS\" ] || echo 'no hands'\n{script}"));
+        let (said, took) = timed(shell, dir.path(), script);
         let expected =
             "7<one\ntwo>\n137<>\n0<ab\r\t c>\n0 8192\n0<up>\nwas there\n3<>\n124<begun\ntold>\n124<>\n0<1\n2>\n";
         assert_eq!(said, expected, "{shell:?}");
@@ -189,8 +253,8 @@ fn they_keep_no_directory_and_no_file_busy() {
 fn the_environment_does_not_steer_them() {
     let dir = tempfile::tempdir().unwrap();
     let wrong = ["env", "PERL5OPT=-Mkeyswap_is_not_there", "PERL_UNICODE=SAD", "PERL5LIB=/nonexistent", "dash"];
-    let script = "printf '\\303\\244\\n' >plain; exec 6<plain; ks_hand fingerprint /proc/self/fd/6
-                  [ \"$KS_SAID\" = \"$(printf '\\303\\244' | command sha256sum | cut -d' ' -f1)\" ] || echo \"$KS_SAID\"";
+    let script = "printf '\\303\\244\\n' >plain; ks_open plain
+                  [ \"$KS_PRINT\" = \"$(printf '\\303\\244' | command sha256sum | cut -d' ' -f1)\" ] || echo \"$KS_PRINT\"";
     assert_eq!(said(&wrong, dir.path(), script), "");
 }
 

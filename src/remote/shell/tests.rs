@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
-use super::{BOOT, ShellHost};
+use super::{BOOT, Shell, ShellHost};
 use crate::model::{EnvFormat, RemotePath, RestartHow, RunId};
 use crate::remote::{
     Act, Active, Answer, CallError, EnvEdit, Exit, Fact, FailClass, Hold, Host, Lost, Op, Pipe, Pointer, Probe, Target,
@@ -68,16 +69,14 @@ pub(super) const SHELLS: &[&[&str]] = &[
     &["env", "KS_PLAIN=1", "busybox", "ash"],
 ];
 
+fn pipe(shell: &[&str]) -> Box<LocalPipe> {
+    let mut command = Command::new("setsid");
+    let command = command.args(shell).arg("-c").arg(BOOT).stdin(Stdio::piped()).stdout(Stdio::piped());
+    Box::new(LocalPipe(command.spawn().unwrap()))
+}
+
 pub(super) async fn host(shell: &[&str], state: &Path) -> ShellHost {
-    let child = Command::new("setsid")
-        .args(shell)
-        .arg("-c")
-        .arg(BOOT)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    ShellHost::start(Box::new(LocalPipe(child)), None, state.to_str(), Duration::from_secs(10)).await.unwrap()
+    ShellHost::start(pipe(shell), None, state.to_str(), Duration::from_secs(10)).await.unwrap()
 }
 
 fn sha(bytes: &[u8]) -> String {
@@ -285,6 +284,33 @@ impl Rotation {
             Answer::Undone(undone) => undone,
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// The data of a request are the body's standard input and end there, whether it reads them or not.
+#[tokio::test]
+async fn data_go_to_their_request_and_to_no_other() {
+    for shell in SHELLS {
+        let state = tempfile::tempdir().unwrap();
+        let limit = Duration::from_secs(10);
+        let mut host = Shell::start(pipe(shell), None, state.path().to_str(), "echo up", limit).await.unwrap();
+        assert_eq!(host.answer(Instant::now() + limit, limit).await.unwrap(), (0, "up".to_owned()), "{shell:?}");
+        let long = "x".repeat(5000);
+        let calls = [
+            ("cat; echo", "one\ntwo", "one\ntwo"),
+            ("echo nothing", "is read", "nothing"),
+            ("read -r a; cat >/dev/null; echo \"$a\"", "\n", ""),
+            ("wc -c", long.as_str(), "5000"),
+            ("echo nothing", long.as_str(), "nothing"),
+            ("cat", "", ""),
+            ("cat | (read -r a; echo \"<$a>\")", "R 9 2 0\n:;\n", "<R 9 2 0>"),
+            ("for fd in 3 4; do [ ! -e /proc/self/fd/$fd ] || echo $fd; done", "x", ""),
+        ];
+        for (body, data, said) in calls {
+            let answer = host.request(body, data.as_bytes(), limit).await.unwrap();
+            assert_eq!(answer, (0, said.to_owned()), "{shell:?}: {body}");
+        }
+        host.close().await;
     }
 }
 

@@ -8,7 +8,7 @@
 LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
-unset ENV BASH_ENV CDPATH HISTFILE GLOBIGNORE PERL5LIB PERLLIB PERL5OPT PERL5DB PERL_UNICODE PERLIO
+unset ENV BASH_ENV CDPATH HISTFILE GLOBIGNORE PERL5LIB PERLLIB PERL5OPT PERL5DB PERL_UNICODE PERLIO PERL_USE_UNSAFE_INC
 IFS=' 	
 '
 KS_NL='
@@ -89,21 +89,27 @@ ks_alive() {
   ks_pid "$1" && [ "$KS_START" = "$2" ] && [ "$KS_STATE" != Z ] && [ "$KS_STATE" != X ]
 }
 
-# ks_me: sets KS_ME to PID-START-SESSION of this shell. SESSION is 0 unless the session was made for us, as sshd does: its
-# leader is this shell or the sudo or login shell above it.
-ks_me() {
-  local pid rest start sid
-  # shellcheck disable=SC2034
-  read -r pid rest </proc/self/stat
+# ks_self: sets KS_SELF to this shell's process; `read` would take every byte of what the kernel tells of it.
+ks_self() {
+  set +f
+  for KS_SELF in /proc/self/task/*; do :; done
+  set -f
+  KS_SELF=${KS_SELF##*/}
+}
+
+# ks_owner PID: sets KS_OWNER_SELF to PID-START-SESSION of a shell of ours. SESSION is 0 unless the session was made for us, as
+# sshd does: its leader is this shell or the sudo or login shell above it.
+ks_owner() {
+  local pid start sid above
+  pid=$1 sid=0
   ks_pid "$pid"
-  start=$KS_START sid=0
-  for rest in 1 2 3; do
+  start=$KS_START
+  for above in 1 2 3; do
     [ "$KS_SID" != "$pid" ] || { sid=$pid; break; }
     pid=$KS_PARENT
     ks_pid "$pid" || break
   done
-  read -r pid rest </proc/self/stat
-  KS_ME=$pid-$start-$sid
+  KS_OWNER_SELF=$1-$start-$sid
 }
 
 # ks_ticks: sets KS_TICKS to now, in the unit of process start times. A fresh process is asked instead of

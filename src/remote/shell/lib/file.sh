@@ -121,9 +121,27 @@ ks_drop() {
 }
 
 # ks_open NAME: opens the regular file ./NAME on descriptor 6 and proves that it is the file that the name showed; fails when
-# there is nothing. In a directory that is ours alone the name cannot change under us.
+# there is nothing. In a directory that is ours alone the name cannot change under us. The hands say at once what it holds: KS_SUM
+# is its SHA-256 and KS_PRINT its fingerprint, both empty where they do not.
 ks_open() {
   local dir
+  KS_SUM='' KS_PRINT=''
+  if [ -n "$KS_HANDS" ]; then
+    dir=0
+    ks_hand content "$KS_FACTS" "./$1" || dir=$?
+    [ $dir != 1 ] || return 1
+    if [ $dir = 0 ]; then
+      dir=$KS_SAID
+      command exec 6<"/proc/$KS_HANDS/fd/${dir%% *}" || ks_die refused "cannot open $PWD/$1"
+      ks_hand drop
+      dir=${dir#* }
+      KS_SUM=${dir%% *} dir=${dir#* }
+      KS_PRINT=${dir%% *}
+      ks_facts_of "${dir#* }"
+      [ "$KS_SUM" != - ] || KS_SUM='' KS_PRINT=''
+      return 0
+    fi
+  fi
   # One look at the directory and at the name.
   ks_get stat -c "$KS_FACTS" -- . "./$1" 2>/dev/null || {
     [ -n "$KS_GOT" ] || ks_die refused "cannot look at $PWD"
@@ -306,7 +324,8 @@ ks_content() {
   if ks_open "$1"; then
     # No credential and no env file is that large: a file that was blown up must not fill the state directory.
     [ "$KS_SIZE" -le 1048576 ] || ks_die refused "$PWD/$1 is larger than 1 MiB"
-    ks_hex /proc/self/fd/6 || ks_die refused "cannot read $PWD/$1"
+    KS_SHA=$KS_SUM
+    [ -n "$KS_SHA" ] || ks_hex /proc/self/fd/6 || ks_die refused "cannot read $PWD/$1"
     return 0
   fi
   KS_SHA=absent

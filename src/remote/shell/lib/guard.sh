@@ -166,7 +166,6 @@ ks_fire() {
   local run log
   ks_cas_look
   run=$RUN
-  KS_ME=$KS_OWNER_SELF
   sync "$K/cas"
   [ "$1" = 0 ] || ks_fence "$1"
   ks_run_dir "$run"

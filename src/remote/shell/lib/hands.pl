@@ -9,21 +9,24 @@
 # Nothing that it has read can bring a line of its own into an answer: a runner could forge the next one.
 # A name counts as where the asking process is (its working directory, its descriptors). The Perl of perl-base is
 # enough, but for SHA-256; no single quote may stand in this file. No module is loaded for a few names: that takes longer
-# than all the work of a request.
+# than all the work of a request. Nor is one, or anything else, looked for in a directory of a runner.
 use strict;
 
 $| = 1;
 $/ = "\0";
+# Older ones look for modules also in the directory where they are.
+@INC = grep { m{^/} } @INC;
 # Whoever ignores the ends of children would not hear of them.
 $SIG{CHLD} = "DEFAULT";
 # What has another number on each machine: system calls that Perl has no name for, and O_NOFOLLOW. By the machine for which
 # this very Perl was made (the header of its file).
 my ($ENOENT, $ENOTDIR, $ENODATA) = (2, 20, 61);
 my ($O_NOCTTY, $O_NONBLOCK) = (0400, 04000);
-my ($FSYNC, $STATFS, $LGETXATTR, $SETSID, $CLOCK_GETTIME, $O_NOFOLLOW) = machine();
+my ($FSYNC, $STATFS, $LGETXATTR, $SETSID, $CLOCK_GETTIME, $O_NOFOLLOW, $IOCTL, $CLOSE) = machine();
+my ($PIDFD_OPEN, $PIDFD_GET_INFO) = (434, 0xc040ff0b);
 
 sub machine {
-  my %known = (62 => [74, 137, 192, 112, 228, 0400000], 183 => [82, 43, 9, 157, 113, 0100000]);
+  my %known = (62 => [74, 137, 192, 112, 228, 0400000, 16, 3], 183 => [82, 43, 9, 157, 113, 0100000, 29, 57]);
   open(my $self, "<", "/proc/self/exe") or exit 1;
   # 64 bits, little-endian; at 18 the machine
   read($self, my $head, 20);
@@ -34,14 +37,40 @@ sub machine {
 
 my $state = shift;
 my ($who, $asker, $held);
+my ($mounts_for, @mounts) = ("");
+
+# The requests of the controller, where we are the hands of the shell that reads them. Under another number than the one that
+# we were given it is nobody`s but ours: whoever we start does not get it.
+my ($channel, $given);
+if (open($channel, "<&", 3)) { open($given, "<&=", 3) && close $given } else { $channel = undef }
 
 # The pipe on which we are asked is ours; who asks opens it by our number, and only then we let go of its other end.
 pipe(my $in, my $theirs) or exit 1;
 print "hands $$ ", fileno($theirs), "\n";
 
 sub at { my ($path) = @_; $path =~ s{^/proc/self/}{/proc/$asker/}; return $path }
-sub digest { return eval { require Digest::SHA; 1 } ? Digest::SHA->new(256) : undef }
 sub plain { my ($path, $more) = @_; sysopen(my $file, $path, $O_NONBLOCK | $O_NOCTTY | ($more // 0)) or return; return $file }
+
+# All that is left to read of a file.
+sub rest {
+  my ($file) = @_;
+  my $text = "";
+  while (my $got = sysread($file, $text, 1 << 16, length $text) // return) {}
+  return $text;
+}
+
+# SHA-256 of a text. What Digest::SHA is written in C for is enough: to load all of it takes longer than all digests of a
+# session. The loader finds that by the name of the file that asks for it.
+sub digest {
+  my ($text) = @_;
+  if (!defined &Digest::SHA::sha256_hex) {
+    my ($dir) = grep { -f "$_/Digest/SHA.pm" } @INC;
+    return if !defined $dir || $dir =~ /["\\\n]/;
+    eval "require XSLoader; package Digest::SHA;\n#line 1 \"$dir/Digest/SHA.pm\"\nXSLoader::load()" if -f "$dir/auto/Digest/SHA/SHA.so";
+    defined &Digest::SHA::sha256_hex or eval { require Digest::SHA } or return;
+  }
+  return Digest::SHA::sha256_hex($text);
+}
 
 # The content of a small plain file on a file system of the system itself: what a runner mounts may never answer, and what it
 # blows up may never end. Of anything else the program may say it, under its time limit.
@@ -65,6 +94,16 @@ sub process {
   return ($name, split / /, $facts);
 }
 
+# The parent of a process. Newer kernels say it without writing down all else that they know of it.
+sub parent {
+  my ($pid) = @_;
+  my ($file, $info) = (syscall($PIDFD_OPEN, $pid + 0, 0), "\0" x 64);
+  return if $file < 0;
+  my $told = syscall($IOCTL, $file, $PIDFD_GET_INFO, $info);
+  syscall($CLOSE, $file);
+  return $told == 0 ? unpack("x24 L", $info) : undef;
+}
+
 # Seconds since the boot.
 sub now {
   my $time = "\0" x 16;
@@ -83,6 +122,7 @@ sub apart {
     my $next = fork;
     exit(defined $next ? 0 : 1) if $next || !defined $next;
     close $in;
+    close $channel if $channel;
     open(STDIN, "<", "/dev/null") && open(STDOUT, ">", "/dev/null") and $work->();
     exit 0;
   }
@@ -121,10 +161,13 @@ sub watch {
   exec "/bin/sh", "$state/guard.sh";
 }
 
+# What is mounted where, and how: read once for each request.
 sub mounts {
+  return @mounts if $mounts_for eq $who;
   open(my $file, "<", "/proc/self/mountinfo") or return;
   local $/ = "\n";
-  return map { [(split / /)[4, 5]] } <$file>;
+  $mounts_for = $who;
+  return @mounts = map { [(split / /)[4, 5]] } <$file>;
 }
 
 sub statfs {
@@ -136,6 +179,15 @@ sub statfs {
     a => $bavail, f => $bfree, S => $frsize || $bsize, d => $ffree, c => $files,
     i => sprintf("%x", $id1 | ($id0 << 32)),
   };
+}
+
+# What `stat -c` calls the facts of a file.
+sub facts {
+  my (@s) = @_;
+  return (
+    f => sprintf("%x", $s[2]), a => sprintf("%o", $s[2] & 07777), s => $s[7], u => $s[4], g => $s[5], h => $s[3],
+    d => $s[0], i => $s[1], Y => $s[9],
+  );
 }
 
 my %do = (
@@ -157,15 +209,28 @@ my %do = (
         # What a descriptor is, not the link by which the kernel shows it.
         my @s = $follow ? stat(at($name)) : lstat(at($name));
         if (!@s) { return $! == $ENOENT || $! == $ENOTDIR ? (1, @lines) : 2 }
-        %of = (
-          f => sprintf("%x", $s[2]), a => sprintf("%o", $s[2] & 07777), s => $s[7], u => $s[4], g => $s[5], h => $s[3],
-          d => $s[0], i => $s[1], Y => $s[9],
-        );
+        %of = facts(@s);
       }
       return 2 if grep { !exists $of{$_} } $format =~ /%(.)/g;
       push @lines, $format =~ s/%(.)/$of{$1}/gr;
     }
     return (0, @lines);
+  },
+  # Opens a plain file of the directory without waiting for anybody, and keeps it open as `hold` does: our descriptor, the
+  # facts of just this file, its SHA-256 and its fingerprint (`-` where it is too large, or that cannot be told).
+  content => sub {
+    my ($format, $name) = @_;
+    my @named = lstat($name) or return $! == $ENOENT ? 1 : 2;
+    -f _ && ($held = plain($name, $O_NOFOLLOW)) or return 2;
+    my @s = stat($held);
+    "@s[0, 1]" eq "@named[0, 1]" && -f _ or return 2;
+    my ($sum, $print, %of) = ("-", "-", facts(@s));
+    if ($s[7] <= 1 << 20) {
+      my $text = rest($held) // return 2;
+      $sum = digest($text) // return 2;
+      $print = $text =~ s/\r?\n\z// ? digest($text) : $sum;
+    }
+    return (0, fileno($held) . " $sum $print " . $format =~ s/%(.)/$of{$1}/gr);
   },
   sync => sub {
     return 2 unless @_;
@@ -306,41 +371,30 @@ my %do = (
   },
   sha256sum => sub {
     my $check = @_ == 1 && $_[0] eq "-c" ? shift : undef;
-    my $sum = digest() or return 2;
-    if (@_) { return 2 }
+    return 2 if @_ || !defined digest("");
     open(my $file, "<", "/proc/$asker/fd/7") or return 2;
-    if (!$check) { return eval { $sum->addfile($file, "b"); 1 } ? (0, $sum->hexdigest . "  -") : 2 }
-    local $/ = "\n";
-    while (my $line = <$file>) {
-      my ($want, $name) = $line =~ /^([0-9a-f]{64})  (.+)\n$/ or return 2;
+    my $text = rest($file) // return 1;
+    return (0, digest($text) . "  -") if !$check;
+    for my $line (split /\n/, $text) {
+      my ($want, $name) = $line =~ /^([0-9a-f]{64})  (.+)$/ or return 2;
       open(my $one, "<", $name) or return 2;
-      eval { digest()->addfile($one, "b")->hexdigest eq $want } or return 1;
+      digest(rest($one) // return 1) eq $want or return 1;
     }
     return 0;
   },
   # SHA-256 of a text.
   digest => sub {
-    my $sum = digest() or return 2;
-    return (0, $sum->add($_[0])->hexdigest);
+    my $sum = digest($_[0]) // return 2;
+    return (0, $sum);
   },
   # Now, in the unit of process start times: by the clock that they are taken from, which nothing shows differently.
   ticks => sub {
     return (0, int(now() * 100));
   },
-  # SHA-256 of a file without its one line end: a credential fingerprint.
-  fingerprint => sub {
-    my $sum = digest() or return 2;
-    open(my $file, "<", at($_[0])) or return 2;
-    local $/;
-    my $text = <$file>;
-    $text =~ s/\r?\n\z//;
-    return (0, $sum->add($text)->hexdigest);
-  },
   # SHA-256 of a file as another process sees it.
   sight => sub {
-    my $sum = digest() or return 2;
-    my $text = small($_[0]) // return 2;
-    return (0, $sum->add($text)->hexdigest);
+    my $sum = digest(small($_[0]) // return 2) // return 2;
+    return (0, $sum);
   },
   # The first line of a small file in a directory that a runner may own.
   line => sub {
@@ -371,26 +425,37 @@ my %do = (
   },
   # Whether something is mounted exactly there.
   mounted => sub { return (grep { $_->[0] eq $_[0] } mounts()) ? 0 : 1 },
-  # A process and all below it that live: `PID PARENT NAME`.
+  # A process and all below it that live: `PID PARENT NAME`. There may be thousands: of most of them just the parent is wanted.
   processes => sub {
     opendir(my $proc, "/proc") or return 2;
-    my ($file, $text, %all, %below, %seen, @lines);
-    for my $pid (readdir $proc) {
-      # There may be thousands: of most of them just the parent is wanted.
-      $pid =~ /^[0-9]/ && sysopen($file, "/proc/$pid/stat", 0) && sysread($file, $text, 4096) && $text =~ /.*\) . (\d+)/s or next;
-      $all{$pid} = $text;
-      push @{ $below{$1} }, $pid;
+    my ($file, $text, %below, %seen, @lines);
+    my $told = (parent($$) // 0) == getppid;
+    for my $pid (grep { /^[0-9]/ } readdir $proc) {
+      my $above = $told ? parent($pid)
+        : sysopen($file, "/proc/$pid/stat", 0) && sysread($file, $text, 4096) && $text =~ /.*\) . (\d+)/s ? $1 : undef;
+      push @{ $below{$above} }, $pid if defined $above;
     }
     my @todo = ($_[0]);
     while (@todo) {
       my $pid = shift @todo;
-      next if !$all{$pid} || $seen{$pid}++;
-      my ($name, $state, $parent) = $all{$pid} =~ /^\d+ \((.*)\) (.) (\d+)/s or next;
+      next if $seen{$pid}++;
+      my ($name, $state, $parent) = process($pid) or next;
       $name = "unnamed" if $name !~ /^[A-Za-z0-9_.:-]+$/;
       push @lines, "$pid $parent $name" if $state ne "Z";
       push @todo, @{ $below{$pid} // [] };
     }
     return (0, @lines);
+  },
+  # The data of a request, so many bytes of them, in a pipe that is kept as `hold` keeps a file. It takes a page without a reader.
+  take => sub {
+    my ($length) = @_;
+    $channel && $length <= 4096 or return 2;
+    pipe(my $from, my $to) or return 2;
+    my $text = "";
+    while (length $text < $length) { sysread($channel, $text, $length - length $text, length $text) or return 1 }
+    syswrite($to, $text) == $length or return 1;
+    $held = $from;
+    return (0, fileno $held);
   },
   # Keeps a plain file open, so that it can be looked at and opened by our descriptor.
   hold => sub {

@@ -14,7 +14,7 @@ KS_ID=0
 
 # ks_hands_run: becomes the hands; what they say goes to standard output.
 ks_hands_run() {
-  exec perl - "$K" 3<&- 4>&- 2>/dev/null <<KS_EOT
+  exec perl - "$K" 4>&- 2>/dev/null <<KS_EOT
 $KS_HANDS_PL
 KS_EOT
 }
@@ -47,11 +47,8 @@ ks_hands_take() {
 ks_hand() {
   local who status more line word
   KS_SAID='' KS_LOST=''
-  # Our own number, as short as it can be had: `read` takes a byte at a time.
-  set +f
-  for who in /proc/self/task/*; do :; done
-  set -f
-  who=${who##*/}-$KS_ID
+  ks_self
+  who=$KS_SELF-$KS_ID
   # Standard input is the answer's while it is read: the hands find the asker's own as descriptor 7.
   {
     { printf '%s\0' "$who" "$#" "$@" >&8; } 2>/dev/null || return 2

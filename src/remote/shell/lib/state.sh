@@ -82,7 +82,6 @@ ks_arm() {
   local epoch rc waited seen guard
   waited=0 seen=$3 guard=
   ks_boot
-  KS_ME=$KS_OWNER_SELF
   while :; do
     ks_cas_look || ks_die refused "$K has no state"
     ks_seen
@@ -111,13 +110,13 @@ ks_arm() {
       armed | dirty)
         [ "$RUN" = "$1" ] || ks_held
         # A dirty host has no owner any more.
-        [ "$BT" != "$KS_BOOT" ] || [ "$OWN" = "$KS_ME" ] || [ "$OWN" = - ] || ks_fence "$OWN"
+        [ "$BT" != "$KS_BOOT" ] || [ "$OWN" = "$KS_OWNER_SELF" ] || [ "$OWN" = - ] || ks_fence "$OWN"
         epoch=$E
         ;;
       *) ks_die refused "$K/cas holds a state of a newer keyswap: $KS_CUR" ;;
     esac
     ks_until "$2"
-    ks_cas armed "$KS_ME" "$KS_UNTIL" "$1" "$epoch"
+    ks_cas armed "$KS_OWNER_SELF" "$KS_UNTIL" "$1" "$epoch"
     rc=$?
     case $rc in
       0) break ;;
@@ -274,7 +273,6 @@ ks_unlock() {
   [ -d "$K/cas" ] || ks_die refused "no run holds this host"
   ks_state_check
   ks_boot
-  KS_ME=$KS_OWNER_SELF
   ks_cas_look || ks_die refused "no run holds this host"
   case $PH in
     armed | undo | dirty) ;;
@@ -321,7 +319,7 @@ ks_fence() {
   # Stopped first: what cannot run cannot fork.
   ! ks_alive "$p" "$from" || ks_fence_tree "$p"
   ks_fence_sudo "$p" "$session"
-  [ "$session" != 0 ] && [ "$session" != "${KS_ME##*-}" ] || return 0
+  [ "$session" != 0 ] && [ "$session" != "${KS_OWNER_SELF##*-}" ] || return 0
   while :; do
     left=
     set +f

@@ -93,8 +93,8 @@ ks_put_stage() {
   local stage
   stage=.keyswap-$KS_RUN-old.$1
   ks_lstat "$stage" && [ "$KS_TYPE" = f ] || return 1
-  ks_open "$stage"
-  ks_hex /proc/self/fd/6 && [ "$KS_SHA" = "$2" ] || return 1
+  ks_content "$stage"
+  [ "$KS_SHA" = "$2" ] || return 1
   mv -fT "./$stage" "./$KS_NAME" 2>/dev/null || ks_unwritable "$PWD/$KS_NAME could not be put back" "$KS_NAME"
   sync .
 }
