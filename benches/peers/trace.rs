@@ -210,7 +210,12 @@ impl Reader {
             return;
         }
         self.heard.push_str(&text(arguments));
-        let Some((_, body)) = self.heard.split_once('\n') else { return };
+        let Some((head, body)) = self.heard.split_once('\n') else { return };
+        // An answer of the hands, which were asked before the request's own process was there.
+        if !head.starts_with("R ") {
+            self.heard.clear();
+            return;
+        }
         if let Some(body) = body.strip_suffix('\n') {
             let what = asked(body);
             self.heard.clear();
