@@ -25,12 +25,12 @@ ks_init() {
     if [ "$KS_UID" = 0 ]; then K=/var/lib/keyswap; else K=${HOME:-/nonexistent}/.local/state/keyswap; fi
   }
   ks_self
-  KS_SHELL=$KS_SELF
+  KS_OWNER_PID=$KS_SELF
 }
 
 # ks_loop: one request after the other.
 ks_loop() {
-  ks_owner "$KS_SHELL"
+  ks_owner "$KS_OWNER_PID"
   printf 'H %s %s\n' "$NONCE" "$KS_OWNER_SELF" >&4
   while IFS=' ' read -r KS_R KS_ID KS_BL KS_DL <&3; do
     [ "$KS_R" = R ] || exit 2
@@ -61,6 +61,6 @@ cd /
 # A controller that is gone must not end us in the middle of an act.
 [ "${KS_MODE:-loop}" = guard ] || trap '' PIPE HUP
 case ${KS_MODE:-loop} in
-  guard) ks_owner "$KS_SHELL"; ks_watch ;;
+  guard) ks_owner "$KS_OWNER_PID"; ks_watch ;;
   *) ks_with_hands ks_loop ;;
 esac

@@ -15,7 +15,7 @@ const RUN: &str = "20260101-000000-abcdef";
 /// What every process begins with. The way back is a stand-in, which says when it begins and settles like the real one.
 const BEGIN: &str = r#"
 ks_init
-ks_owner "$KS_SHELL"
+ks_owner "$KS_OWNER_PID"
 cd /
 L=$K/../log
 say() { printf '%s\n' "$1" >>"$L"; }
