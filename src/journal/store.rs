@@ -189,7 +189,7 @@ impl Store {
         serde_json::from_slice(&bytes).map_err(|error| JournalError::io("understand", &path)(error.into()))
     }
 
-    /// All runs, newest first.
+    /// All runs, newest first. One whose making was cut off before its plan was there is none: it did nothing.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -199,7 +199,8 @@ impl Store {
         for entry in std::fs::read_dir(&self.runs).map_err(fault())? {
             let name = entry.map_err(fault())?.file_name();
             // Other names are not ours: a lost+found, an editor's file.
-            ids.extend(name.to_str().and_then(|name| name.parse::<RunId>().ok()));
+            let run = name.to_str().and_then(|name| name.parse::<RunId>().ok());
+            ids.extend(run.filter(|run| self.dir(run).is_begun()));
         }
         ids.sort_unstable_by(|a, b| b.cmp(a));
         Ok(ids)
@@ -266,6 +267,11 @@ impl RunDir {
     #[must_use]
     pub fn plan_path(&self) -> PathBuf {
         self.path.join("plan.json")
+    }
+
+    /// Its plan is there, which is made first. One that cannot be looked at is there.
+    fn is_begun(&self) -> bool {
+        !std::fs::symlink_metadata(self.plan_path()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     fn lock_path(&self) -> PathBuf {

@@ -95,6 +95,25 @@ async fn runs_are_listed_newest_first_and_found_by_a_unique_beginning() {
     assert!(matches!(store.find(Some("2027")), Err(JournalError::NoSuchRun(_))));
 }
 
+/// The controller was killed in between: there is no plan, and nothing was done.
+#[tokio::test]
+async fn a_run_whose_making_was_cut_off_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (whole, cut) = (run("20260102-030405-a1b2c3"), run("20260103-000000-000000"));
+    sample(&store, &whole).await.close().await.unwrap();
+    std::fs::create_dir(store.dir(&cut).path()).unwrap();
+    for made in ["", "lock", "plan.json.tmp"] {
+        std::fs::write(store.dir(&cut).path().join(made), "").ok();
+        assert_eq!(store.ids().unwrap(), [whole.clone()], "{made}");
+        assert_eq!(store.find(None).unwrap(), whole, "{made}");
+        assert!(matches!(store.find(Some(cut.as_str())), Err(JournalError::NoSuchRun(_))), "{made}");
+    }
+    std::fs::write(store.dir(&cut).plan_path(), "{}").unwrap();
+    assert_eq!(store.find(None).unwrap(), cut, "it has a plan, and no journal yet");
+    assert!(store.state(&cut).unwrap().hosts.is_empty());
+}
+
 #[tokio::test]
 async fn a_journal_cut_anywhere_is_read_up_to_its_last_whole_line_and_goes_on() {
     // Two thousand journals with five syncs each: in memory where there is such a place.
