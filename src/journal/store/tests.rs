@@ -105,7 +105,7 @@ async fn a_run_whose_making_was_cut_off_is_none() {
     std::fs::create_dir(store.dir(&cut).path()).unwrap();
     for made in ["", "lock", "plan.json.tmp"] {
         std::fs::write(store.dir(&cut).path().join(made), "").ok();
-        assert_eq!(store.ids().unwrap(), [whole.clone()], "{made}");
+        assert_eq!(store.ids().unwrap(), std::slice::from_ref(&whole), "{made}");
         assert_eq!(store.find(None).unwrap(), whole, "{made}");
         assert!(matches!(store.find(Some(cut.as_str())), Err(JournalError::NoSuchRun(_))), "{made}");
     }
