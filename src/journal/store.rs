@@ -269,9 +269,12 @@ impl RunDir {
         self.path.join("plan.json")
     }
 
-    /// Its plan is there, which is made first. One that cannot be looked at is there.
+    /// Its plan or its journal is there: a run that has lost one of them is still to be seen. What cannot be looked at is there.
     fn is_begun(&self) -> bool {
-        !std::fs::symlink_metadata(self.plan_path()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        let missing = |path| {
+            std::fs::symlink_metadata(path).is_err_and(|error: io::Error| error.kind() == io::ErrorKind::NotFound)
+        };
+        !(missing(self.plan_path()) && missing(self.journal_path()))
     }
 
     fn lock_path(&self) -> PathBuf {

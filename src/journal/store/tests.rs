@@ -112,6 +112,8 @@ async fn a_run_whose_making_was_cut_off_is_none() {
     std::fs::write(store.dir(&cut).plan_path(), "{}").unwrap();
     assert_eq!(store.find(None).unwrap(), cut, "it has a plan, and no journal yet");
     assert!(store.state(&cut).unwrap().hosts.is_empty());
+    std::fs::remove_file(store.dir(&whole).plan_path()).unwrap();
+    assert_eq!(store.ids().unwrap(), [cut, whole], "what has lost its plan holds hosts all the same");
 }
 
 #[tokio::test]
