@@ -186,7 +186,6 @@ pub(super) async fn look(host: &mut ShellHost, probes: Vec<Probe>) -> Vec<Fact> 
     }
 }
 
-/// Looks, and makes the acts and the undo of a place, a point and a restart.
 /// One question to a host of its own.
 pub(super) async fn ask(shell: &[&str], probe: Probe) -> Fact {
     let state = tempfile::tempdir().unwrap();
@@ -196,6 +195,7 @@ pub(super) async fn ask(shell: &[&str], probe: Probe) -> Fact {
     fact
 }
 
+/// Looks, and makes the acts and the undo of a place, a point and a restart.
 async fn rotation(host: &mut ShellHost, runner: &Runner, value: &str) -> Rotation {
     let edit = EnvEdit { key: "TOKEN_FILE".into(), value: value.into(), remove: vec!["B".into()] };
     let token = runner.dir.join("data/token");
@@ -351,6 +351,26 @@ async fn a_rotation_and_its_way_back_in_every_shell() {
             assert_eq!(runner.picture(), before, "{shell:?}");
         }
         Box::new(one).close().await;
+    }
+}
+
+/// The old file is still its runner's, who can write to it: then the copy is put back.
+#[tokio::test]
+async fn a_stage_that_was_blown_up_does_not_stop_the_way_back() {
+    for shell in SHELLS {
+        let runner = Runner::new();
+        let before = runner.picture();
+        let value = runner.dir.join("data/token");
+        let mut host = host(shell, &runner.state()).await;
+        let rotation = rotation(&mut host, &runner, value.to_str().unwrap()).await;
+        rotation.prepare(&mut host).await;
+        rotation.act(&mut host, 0).await.unwrap();
+        let stage = runner.dir.join("data").join(format!(".keyswap-{}-old.1", rotation.run));
+        std::fs::File::options().write(true).open(stage).unwrap().set_len(2 << 20).unwrap();
+        let undone = rotation.undo(&mut host).await;
+        assert!(undone.clean, "{shell:?}: {undone:?}");
+        assert_eq!(runner.picture(), before, "{shell:?}");
+        Box::new(host).close().await;
     }
 }
 

@@ -319,14 +319,20 @@ ks_sweep() {
   rm -f -- "$@"
 }
 
+# ks_sum: sets KS_SHA to the SHA-256 of the file that ks_open has opened. Fails where it cannot be read, or is larger than any
+# credential and env file (1 MiB): one that was blown up must not fill the state directory.
+ks_sum() {
+  [ "$KS_SIZE" -le 1048576 ] || return 1
+  KS_SHA=$KS_SUM
+  [ -n "$KS_SHA" ] || ks_hex /proc/self/fd/6
+}
+
 # ks_content NAME: sets KS_SHA of ./NAME, or to `absent`; leaves KS_MODE, KS_OWN and so on of it.
 ks_content() {
   if ks_open "$1"; then
-    # No credential and no env file is that large: a file that was blown up must not fill the state directory.
+    ks_sum && return 0
     [ "$KS_SIZE" -le 1048576 ] || ks_die refused "$PWD/$1 is larger than 1 MiB"
-    KS_SHA=$KS_SUM
-    [ -n "$KS_SHA" ] || ks_hex /proc/self/fd/6 || ks_die refused "cannot read $PWD/$1"
-    return 0
+    ks_die refused "cannot read $PWD/$1"
   fi
   KS_SHA=absent
 }

@@ -51,11 +51,12 @@ print "hands $$ ", fileno($theirs), "\n";
 sub at { my ($path) = @_; $path =~ s{^/proc/self/}{/proc/$asker/}; return $path }
 sub plain { my ($path, $more) = @_; sysopen(my $file, $path, $O_NONBLOCK | $O_NOCTTY | ($more // 0)) or return; return $file }
 
-# All that is left to read of a file.
+# All that is left to read of a file, if it is no more than 1 MiB: nothing that is looked at here is larger, and who may write to
+# a file could make it grow while it is read.
 sub rest {
   my ($file) = @_;
   my $text = "";
-  while (my $got = sysread($file, $text, 1 << 16, length $text) // return) {}
+  while (sysread($file, $text, 1 << 16, length $text) // return) { length $text <= 1 << 20 or return }
   return $text;
 }
 
@@ -79,10 +80,7 @@ sub small {
   my ($device) = stat($path) or return;
   -f _ && grep { my ($own) = stat($_); defined $own && $own == $device } "/", $state or return;
   my $file = plain($path) or return;
-  -f $file or return;
-  my $text = "";
-  while (length $text <= 1 << 20) { sysread($file, $text, 1 << 16, length $text) || last }
-  return length $text <= 1 << 20 ? $text : undef;
+  return -f $file ? rest($file) : undef;
 }
 
 # Name, state, parent and so on of a process.
@@ -373,7 +371,8 @@ my %do = (
     my $check = @_ == 1 && $_[0] eq "-c" ? shift : undef;
     return 2 if @_ || !defined digest("");
     open(my $file, "<", "/proc/$asker/fd/7") or return 2;
-    my $text = rest($file) // return 1;
+    # What came through a pipe is gone; a file the program reads once more.
+    my $text = rest($file) // return -f $file ? 2 : 1;
     return (0, digest($text) . "  -") if !$check;
     for my $line (split /\n/, $text) {
       my ($want, $name) = $line =~ /^([0-9a-f]{64})  (.+)$/ or return 2;
@@ -429,7 +428,7 @@ my %do = (
   processes => sub {
     opendir(my $proc, "/proc") or return 2;
     my ($file, $text, %below, %seen, @lines);
-    my $told = (parent($$) // 0) == getppid;
+    my $told = (parent($$) // -1) == getppid;
     for my $pid (grep { /^[0-9]/ } readdir $proc) {
       my $above = $told ? parent($pid)
         : sysopen($file, "/proc/$pid/stat", 0) && sysread($file, $text, 4096) && $text =~ /.*\) . (\d+)/s ? $1 : undef;

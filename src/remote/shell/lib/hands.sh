@@ -12,7 +12,8 @@ KS_HANDS=
 KS_HANDS_FOR='stat sync mv ln rm mkdir chmod chown readlink ls lsattr sha256sum'
 KS_ID=0
 
-# ks_hands_run: becomes the hands; what they say goes to standard output.
+# ks_hands_run: becomes the hands; what they say goes to standard output. They keep descriptor 3, on which requests come in, for
+# the data of a request.
 ks_hands_run() {
   exec perl - "$K" 4>&- 2>/dev/null <<KS_EOT
 $KS_HANDS_PL

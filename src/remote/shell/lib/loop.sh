@@ -3,7 +3,8 @@
 #
 # In:  `R ID BODYLEN DATALEN` and a line of BODYLEN bytes, then DATALEN bytes for the body's standard input.
 # Out: `A NONCE ID STATUS LEN` and a line end, then LEN bytes: what was printed, without line ends at its end.
-# Descriptor 3 carries requests in, 4 answers out; nothing that a request starts ever sees them.
+# Descriptor 3 carries requests in, 4 answers out; nothing that a request starts ever sees them. The hands take the data of a
+# request from 3 where there are hands.
 # The library and its variables (K, the state directory; KS_UID; NONCE) are set before.
 
 # ks_who: sets KS_UID and KS_GID, without a program.

@@ -93,19 +93,22 @@ ks_put_stage() {
   local stage
   stage=.keyswap-$KS_RUN-old.$1
   ks_lstat "$stage" && [ "$KS_TYPE" = f ] || return 1
-  ks_content "$stage"
-  [ "$KS_SHA" = "$2" ] || return 1
+  ks_open "$stage"
+  ks_sum && [ "$KS_SHA" = "$2" ] || return 1
   mv -fT "./$stage" "./$KS_NAME" 2>/dev/null || ks_unwritable "$PWD/$KS_NAME could not be put back" "$KS_NAME"
   sync .
 }
 
-# ks_put_copy STEP SHA UID GID MODE: writes the preimage: into the stage's own blocks where they were set aside, else anew.
+# ks_put_copy STEP SHA UID GID MODE: writes the preimage: into the stage's own blocks where they were set aside, else anew, as
+# where the stage has become longer: its end would stay.
 ks_put_copy() {
-  local pre stage
+  local pre stage size
   pre=$KS_RUN_DIR/pre.$1
   stage=.keyswap-$KS_RUN-old.$1
   ks_hex "$pre" && [ "$KS_SHA" = "$2" ] || ks_die missing "the preimage $pre is not whole"
-  if ks_lstat "$stage" && [ "$KS_TYPE $KS_LINKS" = 'f 1' ] && ks_meta "$3" "$4" "$5"; then
+  ks_get stat -c %s -- "$pre" || ks_die missing "the preimage $pre is gone"
+  size=$KS_GOT
+  if ks_lstat "$stage" && [ "$KS_TYPE $KS_LINKS" = 'f 1' ] && [ "$KS_SIZE" -le "$size" ] && ks_meta "$3" "$4" "$5"; then
     ks_open "$stage"
     command exec 5<>/proc/self/fd/6 || ks_unwritable "cannot write in $PWD" "$stage"
     KS_TEMP=./$stage KS_TEMP_INO=$KS_INO
