@@ -258,6 +258,19 @@ fn the_environment_does_not_steer_them() {
     assert_eq!(said(&wrong, dir.path(), script), "");
 }
 
+/// An older Perl also looks for its modules where it is, and a runner may own that directory.
+#[test]
+fn no_module_is_loaded_from_where_they_are() {
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().unwrap();
+        let older = r#"KS_HANDS_PL="BEGIN { require strict } @INC = (q{.}); $KS_HANDS_PL""#;
+        let script = r#"mkdir Digest; echo 'open(my $f, ">", "ran"); 1' >Digest/SHA.pm; printf one >plain
+                      ks_content plain; [ "$KS_SHA" = "$(command sha256sum <plain | cut -d' ' -f1)" ] || echo "$KS_SHA"
+                      [ -n "$KS_HANDS" ] || echo 'no hands'; [ ! -e ran ] || echo 'it was loaded'"#;
+        assert_eq!(run_after(older, shell, dir.path(), script).0, "", "{shell:?}");
+    }
+}
+
 /// They are gone in the midst of the work: the programs do it.
 #[test]
 fn without_them_all_goes_on() {
