@@ -38,7 +38,8 @@ pub(super) fn run(shell: &[&str], dir: &Path, script: &str) -> (String, Duration
     run_after("", shell, dir, script)
 }
 
-/// The same, with what is to be done before there are hands.
+/// The same, with what is to be done before there are hands. As in the loop nobody is ended by a pipe that nobody reads: whose
+/// hands are gone goes on without them, and is not taken for somebody who had nothing to say.
 pub(super) fn run_after(before: &str, shell: &[&str], dir: &Path, script: &str) -> (String, Duration) {
     std::fs::write(dir.join("lib.sh"), LIBRARY).unwrap();
     let began = Instant::now();
@@ -47,7 +48,7 @@ pub(super) fn run_after(before: &str, shell: &[&str], dir: &Path, script: &str) 
         .args(shell)
         .args([
             "-c",
-            &format!("cd \"$1\" && K=$PWD && . ./lib.sh\n{before}\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"),
+            &format!("cd \"$1\" && K=$PWD && . ./lib.sh; trap '' PIPE\n{before}\nks_test() {{\n{script}\n}}\nks_with_hands ks_test"),
             "-",
         ])
         .arg(dir)
