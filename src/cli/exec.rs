@@ -14,7 +14,7 @@ use super::session::Session;
 use super::{CliError, error, signals};
 use crate::load;
 use crate::model::{Host, HostName, HostStatus};
-use crate::remote::{Answer, CallError, Connect, Op, Ran};
+use crate::remote::{Answer, CallError, Connect, NoGate, Op, Ran};
 use crate::report::{Printer, sanitize};
 
 /// The longest command, all words together: more would not fit into a host's argument list everywhere.
@@ -236,7 +236,7 @@ async fn one(
     let connected = tokio::select! {
         biased;
         () = cancel.cancelled() => return (End::Skipped, None),
-        connected = connect.connect(host) => connected,
+        connected = connect.connect(host, &NoGate) => connected,
     };
     let mut conn = match connected {
         Ok(conn) => conn,

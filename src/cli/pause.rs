@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::journal::Medium;
 use crate::model;
-use crate::remote::{Answer, CallError, Connect, Host, Op, Unreachable, Way};
+use crate::remote::{Answer, CallError, Connect, Gate, Host, Op, Unreachable, Way};
 
 /// The name of the variable.
 pub(super) const VARIABLE: &str = "KEYSWAP_TEST_PAUSE";
@@ -132,9 +132,13 @@ struct StoppingConnect {
 }
 
 impl Connect for StoppingConnect {
-    fn connect<'a>(&'a self, host: &'a model::Host) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>> {
+    fn connect<'a>(
+        &'a self,
+        host: &'a model::Host,
+        gate: &'a dyn Gate,
+    ) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>> {
         Box::pin(async move {
-            let inner = self.inner.connect(host).await?;
+            let inner = self.inner.connect(host, gate).await?;
             let host: Box<dyn Host> = Box::new(StoppingHost { inner, pause: self.pause.clone() });
             Ok(host)
         })

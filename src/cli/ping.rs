@@ -12,7 +12,7 @@ use super::session::Session;
 use super::tools::{Lack, Lacks};
 use super::{CliError, error};
 use crate::model::{Host, HostName};
-use crate::remote::{Answer, Connect, HostFacts, Op, SshConnect, Unreachable, UnreachableKind};
+use crate::remote::{Answer, Connect, HostFacts, NoGate, Op, SshConnect, Unreachable, UnreachableKind};
 
 pub(super) async fn ping(session: &Session, args: &PingArgs) -> Result<u8, CliError> {
     let hosts = select(session, &args.select, Some(&args.reach))?;
@@ -117,7 +117,7 @@ fn object(name: &HostName, result: &Result<HostFacts, Unreachable>) -> Value {
 }
 
 async fn one(connect: &SshConnect, host: &Host) -> Result<HostFacts, Unreachable> {
-    let mut conn = connect.connect(host).await?;
+    let mut conn = connect.connect(host, &NoGate).await?;
     let answer = conn.call(&Op::Hello, None).await;
     conn.close().await;
     let failed = |message: String| Unreachable { kind: UnreachableKind::Shell, message, hint: None };

@@ -4,7 +4,7 @@ use super::args::UnlockArgs;
 use super::inventory::{joined, select};
 use super::session::Session;
 use super::{CliError, error};
-use crate::remote::{Answer, CallError, FailClass, HostFacts, Op};
+use crate::remote::{Answer, CallError, FailClass, HostFacts, NoGate, Op};
 
 pub(super) async fn unlock(session: &Session, args: &UnlockArgs) -> Result<u8, CliError> {
     let reason = args.reason.trim();
@@ -18,7 +18,7 @@ pub(super) async fn unlock(session: &Session, args: &UnlockArgs) -> Result<u8, C
     let name = &host.name;
     let connect = session.connect(&joined(&args.inventory))?;
     let mut out = session.out();
-    let mut conn = match connect.connect(host).await {
+    let mut conn = match connect.connect(host, &NoGate).await {
         Ok(conn) => conn,
         Err(why) => {
             out.line(&format!("{name}: {why}"));

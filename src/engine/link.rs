@@ -10,7 +10,7 @@ use super::settle::PUT_BACK_BY_GUARD;
 use super::{Patience, Shared};
 use crate::journal::Record;
 use crate::model::Host;
-use crate::remote::{Answer, CallError, HostFacts, Op, UnreachableKind};
+use crate::remote::{Answer, CallError, Gate, HostFacts, NoGate, Op, UnreachableKind};
 use crate::step::{HostPlan, digest_of};
 
 /// After so long without a request a link may be dead without anybody having noticed.
@@ -27,8 +27,9 @@ impl Saga {
         host: &Host,
         plan: &HostPlan,
         batch: u32,
+        gate: &dyn Gate,
     ) -> Result<Self, (Stop, Option<UnreachableKind>)> {
-        let reached = reach(shared, host, shared.patience).await;
+        let reached = reach(shared, host, shared.patience, gate).await;
         let (conn, facts) =
             reached.map_err(|error| (Stop::new(StopKind::Lost, error.to_string()), Some(error.kind)))?;
         Self::taken_up(shared, (conn, facts), (host, plan, batch)).await.map_err(|stop| (stop, None))
@@ -111,7 +112,7 @@ impl Saga {
             Err(CallError::Failed(failure)) => return Err(Stop::new(StopKind::Failed, failure.to_string())),
             Err(CallError::Lost(_)) => {
                 let once = Patience { attempts: 1, ..self.shared.patience };
-                let reached = reach(&self.shared, &self.host, once).await;
+                let reached = reach(&self.shared, &self.host, once, &NoGate).await;
                 let (conn, facts) = reached.map_err(|error| Stop::new(StopKind::Failed, error.to_string()))?;
                 self.conn = Some(conn);
                 facts
@@ -140,7 +141,7 @@ impl Saga {
             Err(CallError::Lost(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let reached = reach(&self.shared, &self.host, self.shared.patience).await;
+        let reached = reach(&self.shared, &self.host, self.shared.patience, &NoGate).await;
         let (conn, facts) = reached.map_err(|error| Stop::new(StopKind::Lost, error.to_string()))?;
         self.conn = Some(conn);
         if facts.run != self.shared.run.as_str() || facts.phase != "armed" {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Patience, Shared};
 use crate::model::Host;
-use crate::remote::{self, Answer, HostFacts, Op, Unreachable, UnreachableKind};
+use crate::remote::{self, Answer, Gate, HostFacts, Op, Unreachable, UnreachableKind};
 
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -18,12 +18,13 @@ pub(super) async fn reach(
     shared: &Shared,
     host: &Host,
     patience: Patience,
+    gate: &dyn Gate,
 ) -> Result<(Box<dyn remote::Host>, HostFacts), Unreachable> {
     let mut rest = patience.first_rest;
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let error = match once(shared, host).await {
+        let error = match once(shared, host, gate).await {
             Ok(reached) => return Ok(reached),
             Err(error) => error,
         };
@@ -35,8 +36,12 @@ pub(super) async fn reach(
     }
 }
 
-async fn once(shared: &Shared, host: &Host) -> Result<(Box<dyn remote::Host>, HostFacts), Unreachable> {
-    let mut conn = shared.connect.connect(host).await?;
+async fn once(
+    shared: &Shared,
+    host: &Host,
+    gate: &dyn Gate,
+) -> Result<(Box<dyn remote::Host>, HostFacts), Unreachable> {
+    let mut conn = shared.connect.connect(host, gate).await?;
     let not = |kind, message: String| Unreachable { kind, message, hint: None };
     match conn.call(&Op::Hello, None).await {
         Ok(Answer::Hello(facts)) => Ok((conn, *facts)),

@@ -12,7 +12,7 @@ use super::{Manifest, Shared};
 use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{CredentialState, Host, HostName, Once, Step, StepStatus, WaitFor};
-use crate::remote::{Answer, BusyFact, CallError, Fact, FailClass, HostFacts, Op, UnreachableKind};
+use crate::remote::{Answer, BusyFact, CallError, Fact, FailClass, Gate, HostFacts, Op, UnreachableKind};
 use crate::secret::SecretValue;
 use crate::step::{self, HostPlan, Looks, PlannedStep, Work};
 
@@ -125,9 +125,9 @@ impl From<crate::journal::JournalError> for Stop {
 }
 
 impl Saga {
-    /// Connects to a host, looks at it and plans its steps. Changes nothing.
-    pub async fn open(shared: &Shared, host: &Host, steps: &[Step]) -> Opened {
-        let mut conn = match shared.connect.connect(host).await {
+    /// Connects to a host as far as `gate` lets it, looks at it and plans its steps. Changes nothing.
+    pub async fn open(shared: &Shared, host: &Host, steps: &[Step], gate: &dyn Gate) -> Opened {
+        let mut conn = match shared.connect.connect(host, gate).await {
             Ok(conn) => conn,
             Err(error) => {
                 let reason = match &error.hint {

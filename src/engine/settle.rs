@@ -10,7 +10,8 @@ use crate::event::EventKind;
 use crate::journal::Record;
 use crate::model::{CredentialState, Host, HostName, HostResult, HostStatus, RemotePath, StepRef, StepStatus};
 use crate::remote::{
-    Answer, CallError, FailClass, Failure, HostFacts, NowFact, Op, UndoRecord, Undone, Unreachable, UnreachableKind,
+    Answer, CallError, FailClass, Failure, Gate, HostFacts, NoGate, NowFact, Op, UndoRecord, Undone, Unreachable,
+    UnreachableKind,
 };
 use crate::step::HostPlan;
 
@@ -225,9 +226,9 @@ impl Settling {
     ///
     /// # Errors
     /// When the host is out of reach, or is not this run's to put back.
-    pub async fn attach(&mut self) -> Result<(), NotNow> {
+    pub async fn attach(&mut self, gate: &dyn Gate) -> Result<(), NotNow> {
         let unreachable = |error: Unreachable| NotNow::Unreachable(error.kind, error.to_string());
-        let facts = self.reconnect().await.map_err(unreachable)?;
+        let facts = self.reconnect(gate).await.map_err(unreachable)?;
         if let Some(why) = self.shared.contradiction(&facts) {
             return Err(NotNow::Contradicts(why));
         }
@@ -286,8 +287,8 @@ impl Settling {
     }
 
     /// Connects again, patiently. The host's own account of itself comes back.
-    async fn reconnect(&mut self) -> Result<HostFacts, Unreachable> {
-        let (conn, facts) = reach(&self.shared, &self.host, self.shared.patience).await?;
+    async fn reconnect(&mut self, gate: &dyn Gate) -> Result<HostFacts, Unreachable> {
+        let (conn, facts) = reach(&self.shared, &self.host, self.shared.patience, gate).await?;
         self.conn = Some(conn);
         self.holds = false;
         self.state_dir = Some(facts.state_dir.clone());
@@ -310,7 +311,7 @@ impl Settling {
             if rounds > 2 {
                 return Err(CallError::Lost(lost));
             }
-            let facts = self.reconnect().await.map_err(|_| CallError::Lost(lost))?;
+            let facts = self.reconnect(&NoGate).await.map_err(|_| CallError::Lost(lost))?;
             let still = match facts.phase.as_str() {
                 _ if facts.run != self.shared.run.as_str() => false,
                 "armed" => {
@@ -386,7 +387,7 @@ impl Settling {
 
     async fn undo_once(&mut self, head: &str) -> Result<End, CallError> {
         if self.conn.is_none() {
-            let facts = self.reconnect().await.map_err(|error| {
+            let facts = self.reconnect(&NoGate).await.map_err(|error| {
                 CallError::Failed(Failure { class: FailClass::Broken, message: error.to_string(), fix: None })
             })?;
             if let Some(why) = self.not_ours(&facts) {

@@ -9,7 +9,8 @@ use secrecy::SecretString;
 use super::shell::{Boot, RECORDS, Refusal, ShellError, ShellHost, refusal};
 use super::ssh::{Class, ConnectError, Dialer, Link};
 use super::{
-    Answer, CallError, Connect, Host, NoPasswords, Op, Opens, Passwords, Trial, Unreachable, UnreachableKind, Way,
+    Answer, CallError, Connect, Gate, Host, NoPasswords, Op, Opens, Passwords, Stage, Trial, Unreachable,
+    UnreachableKind, Way,
 };
 use crate::model;
 
@@ -40,8 +41,10 @@ impl SshConnect {
         self
     }
 
-    async fn open(&self, host: &model::Host) -> Result<Box<dyn Host>, Unreachable> {
+    async fn open(&self, host: &model::Host, gate: &dyn Gate) -> Result<Box<dyn Host>, Unreachable> {
         let connection = &host.connection;
+        let kept_back = |message| Unreachable { kind: UnreachableKind::Login, message, hint: None };
+        gate.enter(Stage::HostKey).await.map_err(kept_back)?;
         // Before the host is dialled: somebody may have to be asked, or a program to be run.
         let boot = match self.become_password(host).await? {
             Some((password, trial)) => {
@@ -49,11 +52,15 @@ impl SshConnect {
             }
             None => Boot::new(connection.become_method),
         };
-        let link = self.dialer.connect(connection).await.map_err(|error| self.refused(host, &error))?;
+        let link = self.dialer.connect_by(connection, gate).await.map_err(|error| self.refused(host, &error))?;
+        gate.enter(Stage::Escalation).await.map_err(kept_back)?;
         let pipe = link.start(boot.command().as_bytes()).await.map_err(|error| self.refused(host, &error))?;
         let state_dir = connection.state_dir.as_ref().map(model::RemotePath::as_str);
         match ShellHost::start(pipe, Some(boot), state_dir, START_LIMIT).await {
-            Ok(shell) => Ok(Box::new(Linked { shell: Box::new(shell), link })),
+            Ok(shell) => {
+                gate.through();
+                Ok(Box::new(Linked { shell: Box::new(shell), link }))
+            }
             Err(error) => Err(not_started(&error, connection)),
         }
     }
@@ -157,8 +164,12 @@ fn escalation(stderr: &str, become_method: model::Become, user: &str) -> Option<
 }
 
 impl Connect for SshConnect {
-    fn connect<'a>(&'a self, host: &'a model::Host) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>> {
-        Box::pin(self.open(host))
+    fn connect<'a>(
+        &'a self,
+        host: &'a model::Host,
+        gate: &'a dyn Gate,
+    ) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>> {
+        Box::pin(self.open(host, gate))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod connect;
+mod gate;
 mod op;
 mod password;
 mod pipe;
@@ -26,6 +27,7 @@ pub use answer::{
     Undone, UndoneRecord,
 };
 pub use connect::SshConnect;
+pub use gate::{Gate, NoGate, Stage};
 pub use op::{Act, CopiesVerb, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
 pub use password::{NoPasswords, Passwords};
 pub use pipe::{Exit, Lost, Pipe};
@@ -68,11 +70,15 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Makes connections to targets.
 pub trait Connect: Send + Sync {
-    /// Reaches a host, checks its key, logs in, escalates and starts the privileged shell.
+    /// Reaches a host, checks its key, logs in, escalates and starts the privileged shell, each as far as `gate` lets it.
     ///
     /// # Errors
     /// Nothing was changed on the host when this fails.
-    fn connect<'a>(&'a self, host: &'a crate::model::Host) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>>;
+    fn connect<'a>(
+        &'a self,
+        host: &'a crate::model::Host,
+        gate: &'a dyn Gate,
+    ) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>>;
 }
 
 /// Why a host could not be worked on. Nothing was changed there.

@@ -77,14 +77,10 @@ pub async fn preflight(shared: &Shared, hosts: Vec<(Host, Vec<Step>)>, forks: us
     let opened = each(hosts, forks, |(host, steps)| {
         let (shared, common) = (shared.clone(), Arc::clone(&common));
         async move {
-            let _turn = match common.turn().await {
-                Ok(turn) => turn,
-                Err(why) => return Looked::NotAt(why),
-            };
-            let opened = Saga::open(&shared, &host, &steps).await;
+            let turn = common.turn();
+            let opened = Saga::open(&shared, &host, &steps, &turn).await;
             let kind = if let Opened::Unreachable { kind, .. } = &opened { Some(*kind) } else { None };
-            common.saw(kind, matches!(opened, Opened::Ready(_)));
-            Looked::At(opened)
+            turn.ended(kind).map_or(Looked::At(opened), Looked::NotAt)
         }
     })
     .await;

@@ -17,7 +17,7 @@ use crate::engine::{About, Manifest, TokenNote};
 use crate::journal::{HostPhase, ReopenCommand, RunPhase, RunState};
 use crate::model::{Host, HostName, HostResult, HostStatus, Once, Rollout, RunId, StepStatus};
 use crate::plan::{PlannedHost, RunPlan, VERSION};
-use crate::remote::{self, Answer, CallError, Connect, HostFacts, Op, RecordedRun};
+use crate::remote::{self, Answer, CallError, Connect, HostFacts, NoGate, Op, RecordedRun};
 use crate::step::{HostPlan, PlannedStep, Work};
 
 pub use self::retirable::{NotRetirable, Retirable, retirable};
@@ -57,7 +57,7 @@ pub async fn ask(connect: &Arc<dyn Connect>, hosts: Vec<Host>, forks: usize) -> 
     each(hosts, forks, |host| {
         let connect = Arc::clone(connect);
         async move {
-            let answer = match connect.connect(&host).await {
+            let answer = match connect.connect(&host, &NoGate).await {
                 Ok(conn) => Keeps::ask(conn).await.map_err(|error| error.to_string()),
                 Err(error) => {
                     Err(error.hint.as_ref().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")))

@@ -100,17 +100,13 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
     let reopened = gather(forward, forks, |planned| {
         let (shared, common) = (shared.clone(), Arc::clone(&common));
         async move {
-            let lost = |reason| Stop { kind: StopKind::Lost, reason };
-            let _turn = common.turn().await.map_err(lost)?;
-            let reopened = Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch).await;
-            common.saw(
-                match &reopened {
-                    Ok(_) => None,
-                    Err((_, kind)) => *kind,
-                },
-                reopened.is_ok(),
-            );
-            reopened.map_err(|(stop, _)| stop)
+            let turn = common.turn();
+            let reopened = Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch, &turn).await;
+            let kind = if let Err((_, kind)) = &reopened { *kind } else { None };
+            match turn.ended(kind) {
+                Some(reason) => Err(Stop { kind: StopKind::Lost, reason }),
+                None => reopened.map_err(|(stop, _)| stop),
+            }
         }
     });
     let (mut sagas, mut spared, mut fell) = (Vec::new(), Vec::new(), HashSet::new());
@@ -314,14 +310,12 @@ async fn take_back_as(
             if stop.is_some_and(|stop| stop.is_cancelled()) {
                 return Ok(settling);
             }
-            let attached = match common.turn().await {
-                Ok(_turn) => {
-                    let attached = settling.attach().await;
-                    let kind = if let Err(NotNow::Unreachable(kind, _)) = &attached { Some(*kind) } else { None };
-                    common.saw(kind, attached.is_ok());
-                    attached
-                }
-                Err(why) => Err(NotNow::Unreachable(UnreachableKind::Login, why)),
+            let turn = common.turn();
+            let attached = settling.attach(&turn).await;
+            let kind = if let Err(NotNow::Unreachable(kind, _)) = &attached { Some(*kind) } else { None };
+            let attached = match turn.ended(kind) {
+                Some(why) => Err(NotNow::Unreachable(UnreachableKind::Login, why)),
+                None => attached,
             };
             match attached {
                 Ok(()) => Ok(settling),

@@ -24,7 +24,7 @@ use super::{CliError, error};
 use crate::load;
 use crate::model::{Fingerprint, Host, HostName, RemotePath, Vars};
 use crate::plan::RunPlan;
-use crate::remote::{Answer, CallError, Connect, KnownPlace, Op, Seen, Survey};
+use crate::remote::{Answer, CallError, Connect, KnownPlace, NoGate, Op, Seen, Survey};
 
 /// What an audit is told.
 #[derive(Debug, clap::Args)]
@@ -153,7 +153,7 @@ async fn one(
     judge: &Judge<'_>,
     search: &Search,
 ) -> Audited {
-    let mut conn = match connect.connect(host).await {
+    let mut conn = match connect.connect(host, &NoGate).await {
         Ok(conn) => conn,
         Err(error) => {
             let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();

@@ -14,7 +14,7 @@ use super::super::{CliError, audit};
 use crate::journal::{HostPhase, RunPhase, RunState};
 use crate::model::{Fingerprint, HostName, HostStatus, RemotePath, RunId};
 use crate::plan::{PlannedHost, RunPlan};
-use crate::remote::{Answer, CallError, Connect, CopiesVerb, Copy, Host, Op};
+use crate::remote::{Answer, CallError, Connect, CopiesVerb, Copy, Host, NoGate, Op};
 use crate::step::Work;
 
 /// A host that was seen on the new credential, and what goes from it.
@@ -176,7 +176,7 @@ impl Looking {
                 }
             }
         }
-        let mut conn = self.connect.connect(&planned.host).await.map_err(|error| (error.to_string(), true))?;
+        let mut conn = self.connect.connect(&planned.host, &NoGate).await.map_err(|error| (error.to_string(), true))?;
         match self.see(conn.as_mut(), planned, spared).await {
             Ok(goes) => Ok(self.ready(planned, conn, goes)),
             Err(why) => {

@@ -24,7 +24,7 @@ use super::session::Session;
 use super::stream::{Carrier, Fate, Stream};
 use super::trust::{Books, Trust};
 use crate::model::{Connection, Jump};
-use crate::remote::{Passwords, Trials};
+use crate::remote::{Gate, NoGate, Passwords, Stage, Trials};
 
 /// sshd drops connections at random once ten are not logged in yet (`MaxStartups 10:30:100`); a bastion sees them all.
 const LOGINS_AT_ONCE: usize = 8;
@@ -116,13 +116,21 @@ impl Dialer {
     /// # Errors
     /// The first hop that fails, and why. Nothing has been run on the host then.
     pub async fn connect(&self, connection: &Connection) -> Result<Link, ConnectError> {
+        self.connect_by(connection, &NoGate).await
+    }
+
+    /// As [`connect`](Self::connect), but the host is asked for a login when `gate` says so, and by then its key was checked.
+    ///
+    /// # Errors
+    /// As there, and [`Problem::KeptBack`].
+    pub async fn connect_by(&self, connection: &Connection, gate: &dyn Gate) -> Result<Link, ConnectError> {
         let way = self.way(&connection.jump).await?;
-        let session = match Box::pin(self.hop(connection, way.clone())).await {
+        let session = match Box::pin(self.hop(connection, way.clone(), gate)).await {
             // A hop that others had opened may have died under us; a fresh one tells whether the host is there.
             Err(problem) if way.as_ref().is_some_and(|hop| hop.handle.is_closed()) => {
                 tracing::debug!("{}: the hop was lost ({problem}), once more", endpoint(connection));
                 let way = self.way(&connection.jump).await?;
-                Box::pin(self.hop(connection, way)).await
+                Box::pin(self.hop(connection, way, gate)).await
             }
             session => session,
         };
@@ -167,7 +175,7 @@ impl Dialer {
             {
                 return Err(failure(problem.clone()));
             }
-            match Box::pin(self.hop(&jump.connection, via)).await {
+            match Box::pin(self.hop(&jump.connection, via, &NoGate)).await {
                 Ok(session) => {
                     let session = Arc::new(session);
                     hop.session = Arc::downgrade(&session);
@@ -183,20 +191,25 @@ impl Dialer {
     }
 
     /// One hop of the way, the last one included.
-    async fn hop(&self, connection: &Connection, via: Option<Arc<Session>>) -> Result<Session, Problem> {
+    async fn hop(
+        &self,
+        connection: &Connection,
+        via: Option<Arc<Session>>,
+        gate: &dyn Gate,
+    ) -> Result<Session, Problem> {
         let home = &self.config.home;
         let (agent, passwords) = (self.config.agent_socket.as_ref(), &*self.config.passwords);
         let plan = Plan::make(connection, home, agent, &self.keys, passwords, &self.config.trials).await;
-        let session = self.dial(connection, via, Some(&plan)).await?;
+        let session = self.dial(connection, via, Some((&plan, gate))).await?;
         session.ok_or(Problem::KeyExchange { reason: "it ended early".to_owned() })
     }
 
-    /// Reaches a machine and logs in, or, without a plan for that, looks at its key alone and makes nothing.
+    /// Reaches a machine and logs in, or, without the means for that, looks at its key alone and makes nothing.
     async fn dial(
         &self,
         connection: &Connection,
         via: Option<Arc<Session>>,
-        plan: Option<&Plan>,
+        login: Option<(&Plan, &dyn Gate)>,
     ) -> Result<Option<Session>, Problem> {
         let turns = self.turns(connection, via.as_deref());
         let limit = Duration::from_millis(connection.connect_timeout_ms);
@@ -207,7 +220,7 @@ impl Dialer {
             let turn = turns.acquire().await;
             let clock = Limit::new(left);
             let tried = tokio::select! {
-                tried = self.attempt(connection, via.clone(), plan, &phase, &clock) => Some(tried),
+                tried = self.attempt(connection, via.clone(), login, &phase, &clock) => Some(tried),
                 () = clock.over() => None,
             };
             drop(turn);
@@ -233,7 +246,7 @@ impl Dialer {
         &self,
         connection: &Connection,
         via: Option<Arc<Session>>,
-        plan: Option<&Plan>,
+        login: Option<(&Plan, &dyn Gate)>,
         phase: &Mutex<Phase>,
         clock: &Limit,
     ) -> Result<Option<Session>, Failure> {
@@ -241,11 +254,11 @@ impl Dialer {
         match &via {
             None => {
                 let tcp = connect_tcp(&connection.address, connection.port).await?;
-                Box::pin(self.speak(connection, tcp, trust, via, plan, phase, clock)).await
+                Box::pin(self.speak(connection, tcp, trust, via, login, phase, clock)).await
             }
             Some(hop) => {
                 let stream = hop.stream_to(&connection.address, connection.port).await?;
-                Box::pin(self.speak(connection, stream, trust, via, plan, phase, clock)).await
+                Box::pin(self.speak(connection, stream, trust, via, login, phase, clock)).await
             }
         }
     }
@@ -258,7 +271,7 @@ impl Dialer {
         carrier: S,
         trust: Trust,
         via: Option<Arc<Session>>,
-        plan: Option<&Plan>,
+        login: Option<(&Plan, &dyn Gate)>,
         phase: &Mutex<Phase>,
         clock: &Limit,
     ) -> Result<Option<Session>, Failure> {
@@ -274,7 +287,7 @@ impl Dialer {
         now(Phase::Banner);
         let stream = Stream::new(carrier, &fate);
         let heard = fate.clone();
-        let speaking = connect_stream(config, stream, Handler::new(trust, &fate, plan.is_none()));
+        let speaking = connect_stream(config, stream, Handler::new(trust, &fate, login.is_none()));
         tokio::pin!(speaking);
         let connected = tokio::select! {
             biased;
@@ -288,8 +301,10 @@ impl Dialer {
             Err(Stop::Seen) => return Ok(None),
             connected => connected.map_err(|stop| kex_failure(stop, &fate))?,
         };
-        let Some(plan) = plan else { return Ok(None) };
+        let Some((plan, gate)) = login else { return Ok(None) };
         now(Phase::Login);
+        // Not the host's time: others are asked first.
+        clock.without(gate.enter(Stage::Login)).await.map_err(|why| Problem::KeptBack { why })?;
         let endpoint = endpoint(connection);
         let key = plan.login(&connection.user, &endpoint, &mut handle, &fate, clock).await?;
         let limit = Duration::from_millis(connection.connect_timeout_ms);

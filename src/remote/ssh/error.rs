@@ -105,6 +105,12 @@ pub enum Problem {
         /// What was looked at, and why it is of no use.
         skipped: Vec<String>,
     },
+    /// It was not asked for a login, since others have refused us.
+    #[error("{why}")]
+    KeptBack {
+        /// What the others said.
+        why: String,
+    },
     /// The host does not accept any of our keys.
     #[error("the login was refused; tried {}{}{}", some(tried), listed("; not used: ", skipped), methods(remaining, *partial))]
     LoginRefused {
@@ -369,7 +375,9 @@ impl ConnectError {
             | P::HopForbids
             | P::Lost { .. } => Class::Unreachable,
             P::HostKey(_) => Class::HostKey,
-            P::LoginRefused { .. } | P::TooManyAttempts { .. } | P::ClosedDuringLogin { .. } => Class::Login,
+            P::KeptBack { .. } | P::LoginRefused { .. } | P::TooManyAttempts { .. } | P::ClosedDuringLogin { .. } => {
+                Class::Login
+            }
             P::KnownHosts { .. }
             | P::UnknownAlgorithm { .. }
             | P::BadPin { .. }
@@ -503,6 +511,7 @@ impl Problem {
             Self::BadPin { .. } => "write `host_key` as in a .pub file: type, blank, Base64",
             Self::NoKeys { .. } => "set `identity_file`, or start ssh-agent and add a key with ssh-add",
             Self::Password { .. } => "check the source that `password` names in the inventory",
+            Self::KeptBack { .. } => "see what the others said",
             Self::LoginRefused { partial: true, .. } => {
                 "the host wants a second proof beside the one it accepted: a key and `password` can be given, no other"
             }

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use keyswap::model::{self, Fingerprint, RemotePath, RunId};
 use keyswap::remote::{
     Act, Acted, Active, Answer, BackFact, BackupFact, BusyFact, CallError, Connect, EditFact, EnvFact, Fact, FailClass,
-    FileBefore, FileFact, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ReachFact, RoomFact,
-    ServiceFact, UndoRecord, Unreachable, UnreachableKind,
+    FileBefore, FileFact, Gate, Hold, Host, HostCondition, HostFacts, Lost, NowFact, Op, Probe, ReachFact, RoomFact,
+    ServiceFact, Stage, UndoRecord, Unreachable, UnreachableKind,
 };
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -54,8 +54,14 @@ async fn about_to_ask(world: &Arc<World>, life: &CancellationToken, m: usize, op
 }
 
 impl Connect for SimConnect {
-    fn connect<'a>(&'a self, host: &'a model::Host) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>> {
+    fn connect<'a>(
+        &'a self,
+        host: &'a model::Host,
+        gate: &'a dyn Gate,
+    ) -> BoxFuture<'a, Result<Box<dyn Host>, Unreachable>> {
         Box::pin(async move {
+            let kept_back = |message| Unreachable { kind: UnreachableKind::Login, message, hint: None };
+            gate.enter(Stage::HostKey).await.map_err(kept_back)?;
             let m: usize = host.name.as_str().trim_start_matches('h').parse().unwrap();
             about_to_ask(&self.world, &self.life, m, "connect").await;
             if !self.world.at(m, |machine| machine.reachable()) {
@@ -63,6 +69,7 @@ impl Connect for SimConnect {
                 let message = "no route to host".to_owned();
                 return Err(Unreachable { kind: UnreachableKind::Network, message, hint: None });
             }
+            gate.through();
             let pid = self.world.at(m, super::world::Machine::new_session);
             let host = SimHost { world: Arc::clone(&self.world), life: self.life.clone(), m, pid };
             Ok(Box::new(host) as Box<dyn Host>)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyswap::model::{Become, Connection, Host};
-use keyswap::remote::{Answer, Connect as _, NoPasswords, Op, SshConnect};
+use keyswap::remote::{Answer, Connect as _, NoGate, NoPasswords, Op, SshConnect};
 
 use super::{Bench, Outcome};
 use crate::ssh::{connection, dialer};
@@ -167,7 +167,7 @@ pub(super) async fn ask(bench: &Bench, number: usize, row: &Row) -> Outcome {
     let host = Host { name: "h1".parse().unwrap(), connection, vars: Default::default() };
     let connect = SshConnect::new(Arc::new(dialer(&bench.host)), "inv.toml".to_owned())
         .with_passwords(Arc::new(NoPasswords), row.given.map(Into::into));
-    let got = match connect.connect(&host).await {
+    let got = match connect.connect(&host, &NoGate).await {
         Ok(mut conn) => {
             let answer = conn.call(&Op::Hello, None).await;
             conn.close().await;
