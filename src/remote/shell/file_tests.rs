@@ -19,6 +19,8 @@ const LIBRARY: &str = concat!(
     "\n",
     include_str!("lib/env.sh"),
     "\n",
+    include_str!("lib/service.sh"),
+    "\n",
     include_str!("lib/state.sh"),
     "\n",
     include_str!("lib/look.sh"),
@@ -26,6 +28,8 @@ const LIBRARY: &str = concat!(
     include_str!("lib/idle.sh"),
     "\n",
     include_str!("lib/saga.sh"),
+    "\n",
+    include_str!("lib/undo.sh"),
     "\n",
     include_str!("lib/survey.sh"),
     "\n",
@@ -134,10 +138,36 @@ fn a_new_file_is_nobody_else_s_whatever_access_list_its_directory_has() {
     in_every_shell(|shell| {
         let dir = tempfile::tempdir().unwrap();
         let script = "setfacl -d -m u:4711:rw,g::rw,o::r . || exit
-                      (ks_temp .keyswap-x. 600 4712 4713; stat -c '%a %u %g' $KS_TEMP; echo secret >&5; cat $KS_TEMP
-                      getfacl -c $KS_TEMP | grep user:4711)";
+                      made() { (ks_temp .keyswap-x. $1 4712 4713; stat -c '%a %u %g' $KS_TEMP; echo secret >&5; cat $KS_TEMP
+                          getfacl -c $KS_TEMP | grep -e user:4711 -e group:) | tr '\\t' ' ' | cut -d' ' -f1,2,3; }
+                      made 600; made 640
+                      setfacl() { return 1; }; KS_HANDS=; made 600; made 640; unset -f setfacl; setfacl -k .; made 640";
         let (said, _) = run(shell, dir.path(), script);
-        assert_eq!(said, "600 4712 4713\nsecret\nuser:4711:rw-\t#effective:---\n", "{shell:?}");
+        let bare = |mode, group| format!("{mode} 4712 4713\nsecret\ngroup::{group}\n");
+        // A list that cannot be taken away lets nobody in with 600; with any other mode there is no such file.
+        let listed =
+            "600 4712 4713\nsecret\nuser:4711:rw- #effective:---\ngroup::rw- #effective:---\nfail class=refused";
+        let lines: Vec<_> = said.lines().map(str::trim_end).collect();
+        let expected = format!("{}{}{listed}\n{}", bare(600, "---"), bare(640, "r--"), bare(640, "r--"));
+        let said = lines.iter().map(|line| line.split(" message=").next().unwrap()).collect::<Vec<_>>().join("\n");
+        assert_eq!(said, expected.trim_end(), "{shell:?}");
+    });
+}
+
+/// A job may give the stage's name to another file at any time: only what was opened is judged, and written.
+#[test]
+fn what_is_exchanged_for_a_stage_gets_no_secret() {
+    in_every_shell(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "KS_RUN_DIR=$PWD KS_NAME=token stage=.keyswap-$KS_RUN-old.1
+                      printf secret >pre.1; printf new >token; chmod 600 token; printf '      ' >$stage; chmod 600 $stage
+                      : >theirs; chmod 666 theirs; chown 4711 theirs; exec 7<theirs; x=
+                      ks_lstat() { ks_get stat -c \"$KS_FACTS\" -- \"./$1\" || return 1; ks_facts_of \"$KS_GOT\"
+                          [ -n \"$x\" ] || { x=1; command mv -f theirs \"./$1\"; }; }
+                      ks_digest secret
+                      (ks_put_copy 1 $KS_DIGEST $KS_UID $KS_GID 600); echo $?; cat <&7; cat token; ls -ln token | cut -d' ' -f1,3";
+        let (said, _) = run(shell, dir.path(), script);
+        assert_eq!(said, "0\nsecret-rw------- 0\n", "{shell:?}");
     });
 }
 

@@ -17,6 +17,8 @@ mod host;
 #[cfg(test)]
 mod idle_tests;
 mod parse;
+#[cfg(test)]
+mod process_tests;
 pub(crate) mod quote;
 #[cfg(test)]
 mod room_tests;

@@ -287,6 +287,15 @@ impl Rotation {
     }
 }
 
+/// The second would silently take the place of the first.
+#[test]
+fn no_function_of_the_library_has_two_definitions() {
+    let mut seen = std::collections::HashSet::new();
+    let names = super::LIBRARY.lines().filter_map(|line| line.split_once("() {")).map(|(name, _)| name);
+    let twice: Vec<_> = names.filter(|name| name.starts_with("ks_") && !seen.insert(*name)).collect();
+    assert!(twice.is_empty() && seen.len() > 100, "{twice:?} of {}", seen.len());
+}
+
 /// The data of a request are the body's standard input and end there, whether it reads them or not.
 #[tokio::test]
 async fn data_go_to_their_request_and_to_no_other() {
@@ -370,6 +379,90 @@ async fn a_stage_that_was_blown_up_does_not_stop_the_way_back() {
         let undone = rotation.undo(&mut host).await;
         assert!(undone.clean, "{shell:?}: {undone:?}");
         assert_eq!(runner.picture(), before, "{shell:?}");
+        Box::new(host).close().await;
+    }
+}
+
+/// What cannot be ours is passed over: a directory that a job makes beside its token keeps nobody from committing or going back.
+#[tokio::test]
+async fn a_directory_with_a_name_of_ours_is_in_nobody_s_way() {
+    for shell in SHELLS {
+        for commit in [false, true] {
+            let runner = Runner::new();
+            let value = runner.dir.join("data/token");
+            let mut host = host(shell, &runner.state()).await;
+            let rotation = rotation(&mut host, &runner, value.to_str().unwrap()).await;
+            rotation.prepare(&mut host).await;
+            for n in 0..3 {
+                rotation.act(&mut host, n).await.unwrap();
+            }
+            let theirs = runner.dir.join("data").join(format!(".keyswap-{}.x", rotation.run));
+            std::fs::create_dir(&theirs).unwrap();
+            if commit {
+                let op = Op::Commit { hold: hold(&rotation.run), paths: Vec::new() };
+                host.call(&op, None).await.unwrap_or_else(|error| panic!("{shell:?}: {error:?}"));
+                assert_eq!(std::fs::read(&value).unwrap(), NEW);
+            } else {
+                let (undone, pid) = (rotation.undo(&mut host).await, runner.pid());
+                assert!(undone.clean, "{shell:?}: {undone:?}");
+                assert_eq!(std::fs::read(&value).unwrap(), OLD);
+                let restarted =
+                    undone.records.iter().any(|r| (r.kind.as_str(), r.status.as_str()) == ("service", "changed"));
+                assert!(restarted && pid != 0, "{shell:?}: {undone:?}");
+            }
+            std::fs::remove_dir(&theirs).unwrap();
+            assert_eq!(std::fs::read_dir(runner.dir.join("data")).unwrap().count(), 1, "only the token");
+            Box::new(host).close().await;
+        }
+    }
+}
+
+/// It was up when its step looked at it; a takeover ends what lives in the session of the controller before.
+#[tokio::test]
+async fn a_runner_that_is_down_is_not_committed() {
+    for shell in SHELLS {
+        let runner = Runner::new();
+        let before = runner.picture();
+        let value = runner.dir.join("data/token");
+        let mut host = host(shell, &runner.state()).await;
+        let rotation = rotation(&mut host, &runner, value.to_str().unwrap()).await;
+        rotation.prepare(&mut host).await;
+        for n in 0..3 {
+            rotation.act(&mut host, n).await.unwrap();
+        }
+        let pid = runner.pid();
+        assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        let gone = PathBuf::from(format!("/proc/{pid}/exe"));
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while gone.read_link().is_ok() && std::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let commit = Op::Commit { hold: hold(&rotation.run), paths: Vec::new() };
+        let error = host.call(&commit, None).await.unwrap_err();
+        assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Service), "{shell:?}: {error:?}");
+        let undone = rotation.undo(&mut host).await;
+        assert!(undone.clean, "{shell:?}: {undone:?}");
+        assert_eq!(runner.picture(), before, "{shell:?}");
+        assert_ne!(runner.pid(), pid, "{shell:?}: it is up on the old token");
+        Box::new(host).close().await;
+    }
+}
+
+/// The shell drops zeros: a file that holds some by now is not edited by line.
+#[tokio::test]
+async fn an_env_file_with_zeros_is_left_to_whoever_wrote_them() {
+    for shell in SHELLS {
+        let runner = Runner::new();
+        let value = runner.dir.join("data/token");
+        let mut host = host(shell, &runner.state()).await;
+        let rotation = rotation(&mut host, &runner, value.to_str().unwrap()).await;
+        rotation.prepare(&mut host).await;
+        rotation.act(&mut host, 1).await.unwrap();
+        let theirs = [std::fs::read(runner.dir.join("env")).unwrap().as_slice(), b"C=x\0y\n"].concat();
+        std::fs::write(runner.dir.join("env"), &theirs).unwrap();
+        let undone = rotation.undo(&mut host).await;
+        assert!(!undone.clean, "{shell:?}: {undone:?}");
+        assert_eq!(std::fs::read(runner.dir.join("env")).unwrap(), theirs, "{shell:?}");
         Box::new(host).close().await;
     }
 }

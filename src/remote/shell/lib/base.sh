@@ -14,6 +14,11 @@ IFS='
 KS_NL='
 '
 KS_TAB='	'
+# What an operator's command starts has the umask that it would have had without us.
+KS_UMASK=
+while [ "$KS_UMASK" != Umask: ] && read -r KS_UMASK KS_LINE; do :; done </proc/self/status
+[ "$KS_UMASK" != Umask: ] || KS_UMASK=$KS_LINE
+case $KS_UMASK in '' | *[!0-7]*) KS_UMASK=022 ;; esac
 umask 077
 set -f
 ulimit -c 0 2>/dev/null
@@ -169,11 +174,17 @@ ks_bounded() {
   timeout -k 5 "$limit" "$@" </dev/null 5>&- 6>&- 7>&- 8>&- 9<&-
 }
 
+# ks_timed SECONDS SCRIPT: an operator's command line under a time limit, with nothing of ours.
+ks_timed() {
+  (umask "$KS_UMASK"; trap - PIPE HUP; exec timeout -k 5 "$1" sh -c "$2")
+}
+
 # ks_user SECONDS DIR SCRIPT [KIB]: runs an operator's command line. Its output goes through a fifo in DIR to a reader that
 # keeps the first KIB (8) KiB and drains the rest, so that neither much output nor a daemon that keeps it open can block us.
 # It reads byte by byte: a larger block would wait in its memory for a daemon to fill it.
 # Where DIR is full the command runs all the same, since an undo needs it: only its output is lost.
-# The descriptors that we work with stay ours: a daemon would keep them for its life. The hands do all this by themselves.
+# The descriptors that we work with stay ours: a daemon would keep them for its life. So do our umask and the signals that we
+# do not heed. The hands do all this by themselves.
 # Sets KS_RC (124: time limit) and KS_OUT.
 ks_user() {
   local base most i reader line
@@ -192,7 +203,7 @@ ks_user() {
   KS_OUT=
   mkfifo "$base.f" 2>/dev/null || {
     KS_RC=0
-    timeout -k 5 "$1" sh -c "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9<&- || KS_RC=$?
+    ks_timed "$1" "$3" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9<&- || KS_RC=$?
     return 0
   }
   # shellcheck disable=SC2094 # only whether the fifo still is there
@@ -203,7 +214,7 @@ ks_user() {
     [ ! -e "$base.f" ] || : >"$base.end"
   } <"$base.f" >/dev/null 2>&1 8>&- 9<&- &
   reader=$!
-  timeout -k 5 "$1" sh -c "$3" </dev/null >"$base.f" 2>&1 5>&- 6>&- 7>&- 8>&- 9<&-
+  ks_timed "$1" "$3" </dev/null >"$base.f" 2>&1 5>&- 6>&- 7>&- 8>&- 9<&-
   KS_RC=$?
   i=0
   # The reader sees the end at once; whoever holds the output open beyond it is not waited for.

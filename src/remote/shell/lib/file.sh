@@ -262,7 +262,7 @@ ks_temp() {
   facts=$KS_FD_FACTS
   case $facts in
     '8180 0 '*) ;;
-    8???' 0 '*) rm -f "$KS_TEMP"; ks_temp_closed "$1"; facts=$KS_FD_FACTS ;;
+    8???' 0 '*) rm -f "$KS_TEMP"; ks_temp_closed "$1"; ks_no_acl "$2"; facts=$KS_FD_FACTS ;;
     *) ks_die refused "the new file in $PWD was exchanged while it was made" ;;
   esac
   KS_TEMP_INO=${facts##* }
@@ -275,6 +275,18 @@ ks_temp() {
     }
   fi
   [ "$1" = 600 ] || chmod "$1" /proc/self/fd/5 || ks_unwritable "cannot set the mode in $PWD"
+}
+
+# ks_no_acl MODE: takes from the new file what it inherited from its directory's default access list: with any mode but 600 the list
+# would let others in, and a file that has one cannot be replaced the next time.
+ks_no_acl() {
+  [ -n "$KS_HANDS" ] && ks_hand bare /proc/self/fd/5 && return 0
+  # All at once: at no time is it open to its group.
+  ! setfacl -b -m g::-,o::- /proc/self/fd/5 2>/dev/null || return 0
+  [ "$1" = 600 ] || {
+    rm -f "$KS_TEMP"
+    ks_die refused "$PWD has a default access list, which would open the new file to others" fix "setfacl -k $PWD"
+  }
 }
 
 # ks_temp_closed PREFIX: the new file by `mktemp`, which gives it to nobody else, whatever the directory's access list says.
@@ -315,8 +327,17 @@ ks_sweep() {
   set +f
   set -- ./"$1"*
   set -f
-  [ -e "$1" ] || [ -L "$1" ] || return 0
-  rm -f -- "$@"
+  ks_clear "$@"
+}
+
+# ks_clear NAME...: removes files of ours, and passes over what cannot be one: a directory that somebody has put there must keep
+# nobody from committing or going back.
+ks_clear() {
+  local name
+  for name; do
+    [ -e "$name" ] || [ -L "$name" ] || continue
+    [ -d "$name" ] && [ ! -L "$name" ] || rm -f -- "$name" || return 1
+  done
 }
 
 # ks_sum: sets KS_SHA to the SHA-256 of the file that ks_open has opened. Fails where it cannot be read, or is larger than any

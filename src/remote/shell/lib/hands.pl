@@ -5,7 +5,7 @@
 # after all. So it hardly ever has to explain a failure. It also reads what a shell would read byte by byte.
 #
 # In:  words that each end in a zero: who asks (PROCESS-REQUEST), how many words follow, the words.
-# Out: a line `WHO STATUS MORE TEXT` and MORE further lines. STATUS 0: done, 1: it failed or is not there, 2: not by me.
+# Out: a line `WHO STATUS MORE .TEXT.` and MORE further lines. STATUS 0: done, 1: it failed or is not there, 2: not by me.
 # Nothing that it has read can bring a line of its own into an answer: a runner could forge the next one.
 # A name counts as where the asking process is (its working directory, its descriptors). The Perl of perl-base is
 # enough, but for SHA-256; no single quote may stand in this file. No module is loaded for a few names: that takes longer
@@ -22,11 +22,11 @@ $SIG{CHLD} = "DEFAULT";
 # this very Perl was made (the header of its file).
 my ($ENOENT, $ENOTDIR, $ENODATA) = (2, 20, 61);
 my ($O_NOCTTY, $O_NONBLOCK) = (0400, 04000);
-my ($FSYNC, $STATFS, $LGETXATTR, $SETSID, $CLOCK_GETTIME, $O_NOFOLLOW, $IOCTL, $CLOSE, $SYNC_FILE_RANGE) = machine();
+my ($FSYNC, $STATFS, $LGETXATTR, $SETSID, $CLOCK_GETTIME, $O_NOFOLLOW, $IOCTL, $CLOSE, $SYNC_FILE_RANGE, $REMOVEXATTR) = machine();
 my ($PIDFD_OPEN, $PIDFD_GET_INFO) = (434, 0xc040ff0b);
 
 sub machine {
-  my %known = (62 => [74, 137, 192, 112, 228, 0400000, 16, 3, 277], 183 => [82, 43, 9, 157, 113, 0100000, 29, 57, 84]);
+  my %known = (62 => [74, 137, 192, 112, 228, 0400000, 16, 3, 277, 197], 183 => [82, 43, 9, 157, 113, 0100000, 29, 57, 84, 14]);
   open(my $self, "<", "/proc/self/exe") or exit 1;
   # 64 bits, little-endian; at 18 the machine
   read($self, my $head, 20);
@@ -35,7 +35,7 @@ sub machine {
   return @$numbers;
 }
 
-my $state = shift;
+my ($state, $umask) = @ARGV;
 my ($who, $asker, $held);
 my ($mounts_for, @mounts) = ("");
 
@@ -128,13 +128,23 @@ sub apart {
   return $? == 0;
 }
 
+# Before a program is started that is not ours: the umask and the signals are as they were before us.
+sub ours_no_more {
+  umask oct $umask;
+  @SIG{"PIPE", "HUP"} = ("DEFAULT", "DEFAULT");
+}
+
 # Waits for as long as the guard has nothing to do, and then becomes the library, which does it: a process that sleeps
 # needs none.
 sub watch {
   my ($boot, $tell) = @_;
   my (undef, @facts) = process($$);
-  open(my $file, ">", "$state/watcher") or return;
-  print({$file} "$$ $facts[19]\n") && close($file) or return;
+  my $watching = sub {
+    open(my $file, ">", "$state/watcher") or return;
+    return print({$file} $_[0]) && close $file;
+  };
+  my $ending;
+  $watching->("$$ $facts[19]\n") or return;
   syswrite($tell, "1");
   close $tell;
   while (1) {
@@ -144,8 +154,15 @@ sub watch {
     # A directory that is read while a rename is under way may show none or both.
     my $rest = 0.05;
     if (defined $until) {
-      # What is settled has no start at boot that would have to be taken away, but for this place.
-      return if $phase =~ /^(idle|old|new)$/ && $state !~ m{^/var/lib/};
+      # What is settled has no start at boot that would have to be taken away, but for this place. Whoever takes the host from
+      # here on finds no watcher; whoever took it before may rely on this one.
+      if ($phase =~ /^(idle|old|new)$/ && $state !~ m{^/var/lib/}) {
+        return if $ending;
+        $watching->("");
+        $ending = 1;
+        next;
+      }
+      if ($ending) { $watching->("$$ $facts[19]\n"); $ending = undef }
       last if $phase ne "armed" || $since ne $boot;
       open(my $file, "<", "/proc/uptime") or last;
       my ($up) = <$file> =~ /^(\d+[.]\d+)/;
@@ -156,6 +173,7 @@ sub watch {
     closedir $dir;
     select(undef, undef, undef, $rest < 5 ? $rest : 5);
   }
+  ours_no_more();
   exec "/bin/sh", "$state/guard.sh";
 }
 
@@ -311,6 +329,7 @@ my %do = (
     defined(my $child = fork) or return 2;
     if (!$child) {
       setpgrp(0, 0);
+      ours_no_more();
       open(STDIN, "<", "/dev/null") && open(STDOUT, ">&", $to) && open(STDERR, ">&", $to) and exec "sh", "-c", $script;
       exit 126;
     }
@@ -409,6 +428,18 @@ my %do = (
     $value =~ tr/\n/\001/;
     return (0, $value);
   },
+  # What a process acts as: user, capabilities, groups.
+  credentials => sub {
+    open(my $file, "<", "/proc/$_[0]/status") or return 1;
+    my %of = rest($file) =~ /^(\w+):[ \t]*(.*?)[ \t]*$/mg;
+    my ($user, $group) = map { (split /\t/, $of{$_} // "")[1] } "Uid", "Gid";
+    return defined $user && defined $of{CapEff} ? (0, "$user $of{CapEff} $group $of{Groups}") : 1;
+  },
+  # Takes its access list from a file.
+  bare => sub {
+    my ($path, $name) = (at($_[0]), "system.posix_acl_access");
+    return syscall($REMOVEXATTR, $path, $name) == 0 || $! == $ENODATA ? 0 : 2;
+  },
   # A process: its state, parent, session and start.
   process => sub {
     my (undef, @facts) = $_[0] =~ /^[0-9]+$/ ? process($_[0]) : ();
@@ -478,5 +509,5 @@ while (1) {
   @lines = () if $status == 2;
   tr/\n/\001/ for @lines;
   my $first = @lines ? shift @lines : "";
-  print join("\n", "$who $status " . scalar(@lines) . " $first", @lines), "\n";
+  print join("\n", "$who $status " . scalar(@lines) . " .$first.", @lines), "\n";
 }

@@ -15,7 +15,7 @@ KS_ID=0
 # ks_hands_run: becomes the hands; what they say goes to standard output. They keep descriptor 3, on which requests come in, for
 # the data of a request.
 ks_hands_run() {
-  exec perl - "$K" 4>&- 2>/dev/null <<KS_EOT
+  exec perl - "$K" "$KS_UMASK" 4>&- 2>/dev/null <<KS_EOT
 $KS_HANDS_PL
 KS_EOT
 }
@@ -58,6 +58,8 @@ ks_hand() {
     line=
     until [ "$line" = "$who" ]; do
       IFS=' ' read -r line status more KS_SAID <&9 || return 2
+      # It stands between two dots: `read` drops the blanks at an end.
+      KS_SAID=${KS_SAID#.} KS_SAID=${KS_SAID%.}
       while [ "$more" -gt 0 ]; do
         IFS= read -r word <&9 || return 2
         KS_SAID=$KS_SAID$KS_NL$word

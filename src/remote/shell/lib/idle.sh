@@ -44,59 +44,65 @@ ks_processes() {
 # ks_busy_tree PID: looks below the runner's daemon, which is PID itself or (behind an init of a container) below it. Of a
 # program that is not known as a runner nothing can be told: it may keep helpers for ever.
 ks_busy_tree() {
-  local pid parent name tree named daemons grown
+  local pid parent name tree named daemons grown process ifs
   ks_processes "$1"
   tree=" $1 " grown=yes
+  # No here-document: older bash makes a file for it, and a full disk would look like a runner without a job.
+  ifs=$IFS IFS=$KS_NL
+  # shellcheck disable=SC2086
+  set -- $KS_TABLE
+  IFS=$ifs
   while [ $grown = yes ]; do
     grown=no
-    while read -r pid parent name; do
+    for process; do
+      pid=${process%% *} parent=${process#* }
+      parent=${parent% *}
       case $tree in *" $pid "*) continue ;; esac
       case $tree in *" $parent "*) tree="$tree$pid " grown=yes ;; esac
-    done <<KS_EOT
-$KS_TABLE
-KS_EOT
+    done
   done
   named=' '
-  while read -r pid parent name; do
+  for process; do
+    pid=${process%% *} name=${process##* }
     case $tree in *" $pid "*) ;; *) continue ;; esac
     # the kernel keeps 15 characters of a name, and a release's file is called `forgejo-runner-12.1.2-linux-amd64`
     case $name in
       forgejo-runner* | forgejo_runner* | act_runner* | act-runner* | gitea-runner* | gitlab-runner* | Runner.Listener) named="$named$pid " ;;
     esac
-  done <<KS_EOT
-$KS_TABLE
-KS_EOT
+  done
   # What a daemon has forked bears its name until it becomes another program: that is a job.
   daemons=' '
-  while read -r pid parent name; do
+  for process; do
+    pid=${process%% *} parent=${process#* }
+    parent=${parent% *}
     case $named in *" $parent "*) continue ;; esac
     case $named in *" $pid "*) daemons="$daemons$pid " ;; esac
-  done <<KS_EOT
-$KS_TABLE
-KS_EOT
+  done
   [ "$daemons" != ' ' ] || return 0
   KS_LOOKED="$KS_LOOKED processes"
-  while read -r pid parent name; do
+  for process; do
+    pid=${process%% *} name=${process##* } parent=${process#* }
+    parent=${parent% *}
     case $daemons in *" $pid "*) continue ;; esac
     case $daemons in *" $parent "*) KS_JOBS="$KS_JOBS process:$pid($name)" ;; esac
-  done <<KS_EOT
-$KS_TABLE
-KS_EOT
+  done
 }
 
 # ks_task_containers ENGINE ARGS...: the names of task containers in an engine, as words. Fails when it does not say them whole.
 ks_task_containers() {
-  local list name
+  local list name ifs
   list=$({ ks_bounded 15 "$@" ps --filter name=-ACTIONS-TASK- --format '{{.Names}}' 2>/dev/null; echo "=$?"; } | head -c 65536)
   case $list in *"=0") list=${list%=0} ;; *) return 1 ;; esac
   case " $KS_LOOKED " in *' containers '*) ;; *) KS_LOOKED="$KS_LOOKED containers" ;; esac
-  while IFS= read -r name; do
-    case $name in '' | *[!A-Za-z0-9_.-]*) continue ;; esac
+  ifs=$IFS IFS=$KS_NL
+  # shellcheck disable=SC2086
+  set -- $list
+  IFS=$ifs
+  for name; do
+    case $name in *[!A-Za-z0-9_.-]*) continue ;; esac
     case "$KS_JOBS " in *" container:$name "*) continue ;; esac
     KS_JOBS="$KS_JOBS container:$name"
-  done <<KS_EOT
-$list
-KS_EOT
+  done
 }
 
 # ks_busy_containers KIND A B: looks into every engine that the runner may use for its jobs.
@@ -162,8 +168,8 @@ ks_busy_own_engine() {
     fi
     return 0
   fi
-  ks_proc_uid "$1" || return 0
-  for at in "/run/user/$KS_OWNER/docker.sock" "/run/user/$KS_OWNER/podman/podman.sock"; do
+  ks_credentials "$1" || return 0
+  for at in "/run/user/$KS_USER/docker.sock" "/run/user/$KS_USER/podman/podman.sock"; do
     [ ! -S "$at" ] || ks_busy_engine_at "unix://$at"
   done
 }

@@ -312,16 +312,9 @@ ks_look_room() {
 # ks_reach PID: sets KS_USER and KS_GROUPS, whose a process is (empty when there is none), KS_HERE, whether it sees the host's own
 # files, and KS_SOCKETS, the container engines' sockets that it sees, as OWNER.GROUP.MODE.
 ks_reach() {
-  local key first rest here socket
+  local here socket
   KS_USER='' KS_GROUPS='' KS_HERE=no KS_SOCKETS=''
-  [ "$1" != 0 ] || return 0
-  while read -r key first rest; do
-    case $key in
-      Uid:) KS_USER=$first ;;
-      Gid:) KS_GROUPS=$first ;;
-      Groups:) KS_GROUPS="$KS_GROUPS $first $rest"; break ;;
-    esac
-  done 2>/dev/null <"/proc/$1/status" || return 0
+  [ "$1" != 0 ] && ks_credentials "$1" || return 0
   ks_get stat -L -c %d.%i / && here=$KS_GOT && ks_get stat -L -c %d.%i "/proc/$1/root/" && [ "$KS_GOT" = "$here" ] && KS_HERE=yes
   for socket in run/docker.sock var/run/docker.sock run/podman/podman.sock; do
     socket=/proc/$1/root/$socket

@@ -445,7 +445,7 @@ ks_port() {
   done | grep -q yes
 }
 
-# ks_commit RUN HEAD LEASE: every file is as the run should leave it; then the host is new, and the stages go.
+# ks_commit RUN HEAD LEASE: every file is as the run should leave it, and the runner is up; then the host is new, and the stages go.
 ks_commit() {
   ks_cas_look
   if [ "$PH.$RUN" != "new.$1" ]; then
@@ -465,6 +465,14 @@ ks_check_post() {
     file) want=$9 ;;
     remove) want=$4 ;;
     env) want=${11##* } ;;
+    service)
+      # It may have ended since it was looked at: by itself, or with the session that had started it.
+      [ "$3" = yes ] || return 0
+      ks_svc_state "$6" "$7" "$8"
+      case $KS_ACTIVE in yes | unknown) return 0 ;; esac
+      ks_tail "$KS_DETAIL"
+      ks_die service "the runner is not up any more${KS_TAIL:+ ($KS_TAIL)}"
+      ;;
     *) return 0 ;;
   esac
   ks_split "$3"

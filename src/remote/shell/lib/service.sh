@@ -7,11 +7,17 @@
 # ks_svc_state KIND A B: sets KS_ACTIVE (yes, no, missing), KS_PID (0 when it cannot be told), KS_INV (changes with every
 # start) and KS_DETAIL.
 ks_svc_state() {
-  local line id
+  local line id ifs
   KS_ACTIVE=no KS_PID=0 KS_INV=- KS_DETAIL=
   case $1 in
     systemd)
-      while IFS= read -r line; do
+      # No here-document: older bash makes a file for it, and a full disk would look like a runner that is down.
+      line=$(ks_bounded 15 systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p InvocationID -p NRestarts -- "$2" 2>&1 || echo LoadState=not-found)
+      ifs=$IFS IFS=$KS_NL
+      # shellcheck disable=SC2086
+      set -- $line
+      IFS=$ifs
+      for line; do
         case $line in
           LoadState=*) KS_DETAIL="$KS_DETAIL ${line#*=}"; [ "${line#*=}" != not-found ] || KS_ACTIVE=missing ;;
           ActiveState=active | ActiveState=reloading | ActiveState=activating) [ $KS_ACTIVE = missing ] || KS_ACTIVE=yes; KS_DETAIL="$KS_DETAIL ${line#*=}" ;;
@@ -21,9 +27,7 @@ ks_svc_state() {
           InvocationID=*) KS_INV=$KS_INV${line#*=} ;;
           NRestarts=*) KS_INV=$KS_INV.${line#*=} ;;
         esac
-      done <<KS_EOT
-$(ks_bounded 15 systemctl show -p LoadState -p ActiveState -p SubState -p MainPID -p InvocationID -p NRestarts -- "$2" 2>&1 || echo LoadState=not-found)
-KS_EOT
+      done
       ;;
     docker | compose)
       id=$2
@@ -208,14 +212,11 @@ ks_proc_env() {
   KS_VALUE=${KS_VALUE#*=}
 }
 
-# ks_proc_file PID PATH: sets KS_SHA to what PATH holds in the process's own view, and KS_OWN and KS_MODE of it.
+# ks_proc_file PID PATH: sets KS_SHA to what PATH holds in the process's own view.
 ks_proc_file() {
-  local facts
   # What the process sees is its own to arrange: only a plain file is opened, and never for long.
-  ks_get stat -L -c '%f %u %a' -- "/proc/$1/root$2" 2>/dev/null || return 1
-  facts=$KS_GOT
-  case $facts in 8???' '*) facts=${facts#* } ;; *) return 1 ;; esac
-  KS_OWN=${facts% *} KS_MODE=${facts#* }
+  ks_get stat -L -c '%f' -- "/proc/$1/root$2" 2>/dev/null || return 1
+  case $KS_GOT in 8???) ;; *) return 1 ;; esac
   if [ -n "$KS_HANDS" ] && ks_hand sight "/proc/$1/root$2"; then
     KS_SHA=$KS_SAID
     return 0
@@ -225,13 +226,28 @@ ks_proc_file() {
   KS_SHA=${KS_SHA%% *}
 }
 
-# ks_proc_uid PID: sets KS_OWNER to the effective user of a process.
-ks_proc_uid() {
-  local key real rest
-  # shellcheck disable=SC2034
-  while read -r key real KS_OWNER rest; do
-    [ "$key" != Uid: ] || return 0
-  done <"/proc/$1/status" 2>/dev/null
+# ks_credentials PID: sets KS_USER, KS_GROUPS and KS_CAPS: what a process acts as, as words and hexadecimal digits. Empty when there
+# is none.
+ks_credentials() {
+  local key first effective rest
+  KS_USER='' KS_GROUPS='' KS_CAPS=
+  if [ -n "$KS_HANDS" ]; then
+    first=0
+    ks_hand credentials "$1" || first=$?
+    if [ $first != 2 ]; then
+      KS_USER=${KS_SAID%% *} rest=${KS_SAID#* }
+      KS_CAPS=${rest%% *} KS_GROUPS=${rest#* }
+      return $first
+    fi
+  fi
+  while read -r key first effective rest; do
+    case $key in
+      Uid:) KS_USER=$effective ;;
+      Gid:) KS_GROUPS=$effective ;;
+      Groups:) KS_GROUPS="$KS_GROUPS $first $effective $rest" ;;
+      CapEff:) KS_CAPS=$first; return 0 ;;
+    esac
+  done 2>/dev/null <"/proc/$1/status"
   return 1
 }
 
@@ -263,8 +279,46 @@ ks_proc_check() {
     KS_WHY="process $1 sees other content in $5 than was placed (a file that is mounted by itself keeps its old content until the container is created anew)"
     return 1
   fi
-  if ks_proc_uid "$1" && [ "$KS_OWNER" != 0 ] && [ "$KS_OWNER" != "$KS_OWN" ]; then
-    KS_WHY="process $1 runs as user $KS_OWNER and cannot read $5, which belongs to $KS_OWN"
+  ks_readable "$1" "$5"
+}
+
+# ks_readable PID PATH: by owner, group and mode the process may enter the directories on the way to PATH, as it sees them, and read
+# the file. Fails with KS_WHY. What they do not tell (capabilities, an access list) is not held against it.
+ks_readable() {
+  local pid at rest facts need mode owner group bits
+  pid=$1 at=/proc/$1/root rest=${2#/}
+  ks_credentials "$1" || return 0
+  # One that may pass over modes: CAP_DAC_OVERRIDE or CAP_DAC_READ_SEARCH.
+  case $KS_CAPS in *[!0189]) return 0 ;; esac
+  set -- "$at/"
+  while :; do
+    at=$at/${rest%%/*}
+    set -- "$@" "$at"
+    case $rest in */*) rest=${rest#*/} ;; *) break ;; esac
+  done
+  ks_get stat -L -c '%u %g %a' -- "$@" 2>/dev/null || return 0
+  facts=$KS_GOT$KS_NL need=1
+  for at; do
+    mode=${facts%%"$KS_NL"*} facts=${facts#*"$KS_NL"}
+    [ -n "$facts" ] || need=4
+    owner=${mode%% *} mode=${mode#* }
+    group=${mode%% *} mode=${mode#* }
+    bits=000$mode
+    bits=${bits#"${bits%???}"}
+    if [ "$owner" = "$KS_USER" ]; then
+      bits=${bits%??}
+    else
+      case " $KS_GROUPS " in
+        *" $group "*) bits=${bits#?} bits=${bits%?} ;;
+        *) bits=${bits#??} ;;
+      esac
+    fi
+    [ $((bits / need % 2)) = 0 ] || continue
+    ks_get ls -ldn -- "$at" 2>/dev/null
+    case ${KS_GOT%% *} in *+) return 0 ;; esac
+    at=${at#"/proc/$pid/root"}
+    if [ $need = 4 ]; then need="read"; else need="enter"; fi
+    KS_WHY="process $pid runs as user $KS_USER and cannot $need $at (user $owner, group $group, mode $mode)"
     return 1
-  fi
+  done
 }

@@ -98,7 +98,7 @@ ks_survey_service() {
     ! ks_stale "$KS_START" || stale=yes
     ks_ticks
     age=$(((KS_TICKS - KS_START) / 100))
-    ! ks_proc_uid "$KS_PID" || uid=$KS_OWNER
+    ! ks_credentials "$KS_PID" || uid=$KS_USER
     for key in $6; do
       ! ks_proc_env "$KS_PID" "$key" || found="$found $key"
     done

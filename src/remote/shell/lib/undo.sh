@@ -61,7 +61,7 @@ ks_undo_file() {
 # somebody who mended it by hand. The stages of other records in the same directory are still needed. Synced: a second name of
 # the old credential must not come back with the power.
 ks_tidy() {
-  ks_sweep ".keyswap-$KS_RUN." && rm -f "./.keyswap-$KS_RUN-old.$1" "./.keyswap-$KS_RUN-mend.$1" || ks_unwritable "cannot clean up in $PWD"
+  ks_sweep ".keyswap-$KS_RUN." && ks_clear "./.keyswap-$KS_RUN-old.$1" "./.keyswap-$KS_RUN-mend.$1" || ks_unwritable "cannot clean up in $PWD"
   sync . || ks_unwritable "cannot sync $PWD"
 }
 
@@ -108,8 +108,8 @@ ks_put_copy() {
   ks_hex "$pre" && [ "$KS_SHA" = "$2" ] || ks_die missing "the preimage $pre is not whole"
   ks_get stat -c %s -- "$pre" || ks_die missing "the preimage $pre is gone"
   size=$KS_GOT
-  if ks_lstat "$stage" && [ "$KS_TYPE $KS_LINKS" = 'f 1' ] && [ "$KS_SIZE" -le "$size" ] && ks_meta "$3" "$4" "$5"; then
-    ks_open "$stage"
+  # Judged is what was opened: a name may be given to another file at any time.
+  if ks_lstat "$stage" && [ "$KS_TYPE" = f ] && ks_open "$stage" && [ "$KS_LINKS" = 1 ] && [ "$KS_SIZE" -le "$size" ] && ks_meta "$3" "$4" "$5"; then
     command exec 5<>/proc/self/fd/6 || ks_unwritable "cannot write in $PWD" "$stage"
     KS_TEMP=./$stage KS_TEMP_INO=$KS_INO
   else
@@ -139,7 +139,9 @@ ks_undo_env() {
       return
       ;;
   esac
-  # Somebody else edited it meanwhile: only our lines go back.
+  # Somebody else edited it meanwhile: only our lines go back. The shell drops zeros.
+  ks_env_look "$format" - '' </proc/self/fd/6
+  [ "$KS_BYTES" = "$KS_SIZE" ] || ks_die conflict "$path was changed by somebody else and holds NUL bytes: it cannot be edited by line"
   KS_PRE=$KS_RUN_DIR/pre.$step
   [ "$sha" != absent ] || KS_PRE=absent
   KS_POST=$(ks_env_reverted </proc/self/fd/6 | sha256sum)
