@@ -55,14 +55,26 @@ ks_boot_hook() {
   fi
 }
 
-# ks_guard_remove: the host is settled; nothing needs to be watched or started at boot any more.
+# ks_guard_remove: the host is settled; nothing needs to be watched or started at boot any more. Sets PH and its like anew where
+# there was something to remove.
 ks_guard_remove() {
   [ "$KS_UID" = 0 ] || return 0
   case $K in /var/lib/*) ;; *) return 0 ;; esac
   ks_hook_name
   set -- "/etc/systemd/system/multi-user.target.wants/$KS_HOOK_NAME.service" "/etc/systemd/system/$KS_HOOK_NAME.service" \
     "/etc/cron.d/$KS_HOOK_NAME"
-  [ ! -L "$1" ] && [ ! -e "$2" ] && [ ! -e "$3" ] || rm -f "$@"
+  [ -L "$1" ] || [ -e "$2" ] || [ -e "$3" ] || return 0
+  rm -f "$@"
+  # Another run may have taken the host since, and relies on it.
+  ! ks_cas_look || case $PH in armed | undo) ks_boot_hook ;; esac
+}
+
+# ks_hooked: the start at boot that this request has made is still there.
+ks_hooked() {
+  case ${KS_HOOK:-none} in
+    systemd) [ -L "/etc/systemd/system/multi-user.target.wants/$KS_HOOK_NAME.service" ] && [ -e "/etc/systemd/system/$KS_HOOK_NAME.service" ] ;;
+    cron) [ -e "/etc/cron.d/$KS_HOOK_NAME" ] ;;
+  esac
 }
 
 # ks_guard_alive: a watcher runs.
@@ -71,9 +83,11 @@ ks_guard_alive() {
   [ -r "$K/watcher" ] && read -r pid start <"$K/watcher" && [ -n "$start" ] && ks_alive "$pid" "$start"
 }
 
-# ks_guard_start: starts a watcher that outlives this session, and waits until it says that it watches.
+# ks_guard_start: starts a watcher that outlives this session, and waits until it says that it watches. The host is armed by now:
+# a watcher of an earlier run that was about to end has seen that, or has taken away what is looked for here.
 ks_guard_start() {
   local i
+  ks_hooked || ks_boot_hook
   ! ks_guard_alive || return 0
   if [ "$KS_UID" = 0 ] && [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1; then
     # A process that is only detached dies with the login session where KillUserProcesses is set.
@@ -83,7 +97,7 @@ ks_guard_start() {
     # It lets go of its output when it watches: the substitution ends just then, or when it could not start.
     i=
     ! command -v setsid >/dev/null 2>&1 || i=setsid
-    i=$($i /bin/sh "$K/guard.sh" </dev/null 2>/dev/null 5>&- 6>&- 7>&- 8>&- 9<&- &)
+    i=$(umask "$KS_UMASK"; trap - PIPE HUP; $i /bin/sh "$K/guard.sh" </dev/null 2>/dev/null 5>&- 6>&- 7>&- 8>&- 9<&- &)
   fi
   i=0
   until ks_guard_alive; do
@@ -93,14 +107,20 @@ ks_guard_start() {
   done
 }
 
+# ks_watching: says that this process watches.
+ks_watching() {
+  local start
+  start=${KS_OWNER_SELF#*-}
+  printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "${start%-*}" >"$K/watcher"
+}
+
 # ks_watch: the watcher's life: sleep until the lease ends, look again, fire or sleep on; end when the host is settled.
 ks_watch() {
   local left fence tries again dirty
   tries=0 again=0
   cd /
   ks_boot
-  left=${KS_OWNER_SELF#*-}
-  printf '%s %s\n' "${KS_OWNER_SELF%%-*}" "${left%-*}" >"$K/watcher"
+  ks_watching
   # Whoever started us waits for this.
   exec >/dev/null
   while ks_cas_look; do
@@ -154,8 +174,11 @@ ks_watch() {
         ks_fire 0
         ;;
       *)
+        # Whoever takes the host from here on finds no watcher; whoever took it before may rely on this one.
+        : >"$K/watcher"
         ks_guard_remove
-        return 0
+        ks_cas_look || return 0
+        case $PH in armed | undo | dirty) ks_watching ;; *) return 0 ;; esac
         ;;
     esac
   done

@@ -1,5 +1,6 @@
 //! The guard and the host's state, with real shells: who holds the host, and who puts it back.
 
+use super::super::file_tests::{in_every_shell as in_every_shell_here, run};
 use super::*;
 
 /// The one name in `cas`.
@@ -96,6 +97,42 @@ async fn signs_of_life_hold_the_guard_off_and_a_commit_ends_it() {
     until("the watcher's end", || !watcher.exists()).await;
     assert_eq!(std::fs::read(runner.dir.join("data/token")).unwrap(), NEW);
     Box::new(one).close().await;
+}
+
+/// A run that takes the host while the watcher of the one before it ends may have found that watcher, and relies on it.
+#[test]
+fn a_watcher_that_is_about_to_end_looks_once_more() {
+    in_every_shell_here(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "at=$K/cas; mkdir $at; ks_boot; : >$at/1.1.old.r.-.$KS_BOOT.0; KS_OWNER_SELF=7-8-0
+                      ks_guard_remove() {
+                          [ ! -s $K/watcher ] || echo late >$K/said
+                          mv $at/1.1.old.r.-.$KS_BOOT.0 $at/2.2.armed.s.9-9-0.$KS_BOOT.0
+                      }
+                      sleep() { cat $K/watcher >$K/said; exit; }
+                      (ks_watch); cat said
+                      ks_guard_remove() { :; }
+                      mv $at/2.2.armed.s.9-9-0.$KS_BOOT.0 $at/2.3.new.s.-.$KS_BOOT.0; (ks_watch); echo \"$? $(cat watcher)\"";
+        let (said, _) = run(shell, dir.path(), script);
+        assert_eq!(said, "7 8\n0 \n", "{shell:?}");
+    });
+}
+
+/// The same for its start at boot: whoever takes that away sees who was faster, or is seen.
+#[test]
+fn a_start_at_boot_that_another_run_needs_stays() {
+    in_every_shell_here(|shell| {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = [&["unshare", "-m"], shell].concat();
+        let script = "for at in /var/lib /etc/cron.d /run; do mount -t tmpfs none $at || exit; done; ks_boot; cron() { :; }
+                      K=/var/lib/ks; mkdir -p $K/cas; : >$K/cas/1.1.armed.r.7-8-0.$KS_BOOT.0
+                      show() { set +f; set -- /etc/cron.d/*; set -f; case $1 in */keyswap-guard-*) echo \"$x there\" ;; *) echo \"$x gone\" ;; esac; }
+                      x=armed; ks_boot_hook; ks_guard_remove; show
+                      x=taken; set +f; rm /etc/cron.d/*; set -f; ks_guard_alive() { return 0; }; ks_guard_start; show
+                      x=old; mv $K/cas/1.1.armed.r.7-8-0.$KS_BOOT.0 $K/cas/1.2.old.r.-.$KS_BOOT.0; ks_guard_remove; show";
+        let (said, _) = run(&shell, dir.path(), script);
+        assert_eq!(said, "armed there\ntaken there\nold gone\n", "{shell:?}");
+    });
 }
 
 /// Prepares with a guard and places the new token.
