@@ -8,37 +8,53 @@ use super::reach::reach;
 use super::saga::{Saga, Stop, StopKind};
 use super::settle::PUT_BACK_BY_GUARD;
 use super::{Patience, Shared};
-use crate::journal::Record;
+use crate::journal::{HostState, Record};
 use crate::model::Host;
 use crate::remote::{Answer, CallError, Gate, HostFacts, NoGate, Op, UnreachableKind};
 use crate::step::{HostPlan, digest_of};
+
+/// What the journal says of a host whose run was cut off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// It said that it holds the run's way back.
+    pub prepared: bool,
+}
+
+impl Known {
+    /// By the host's last records.
+    #[must_use]
+    pub fn of(host: &HostState) -> Self {
+        Self { prepared: host.undo_digest.is_some() }
+    }
+}
 
 /// After so long without a request a link may be dead without anybody having noticed.
 const IDLE: Duration = Duration::from_secs(5);
 
 impl Saga {
     /// Goes on with a host whose run was cut off: connects, and takes it over if it still holds the run. Its steps are
-    /// asked for again from the first one; each of them looks before it acts.
+    /// asked for again from the first one; each of them looks before it acts. One that is `known` to have been prepared is
+    /// not begun anew: what lies there is its way back.
     ///
     /// # Errors
     /// When the host cannot be reached (and at which stage), or was settled by somebody else.
     pub async fn reopen(
         shared: &Shared,
-        host: &Host,
-        plan: &HostPlan,
-        batch: u32,
+        (host, plan, batch): (&Host, &HostPlan, u32),
+        known: Known,
         gate: &dyn Gate,
     ) -> Result<Self, (Stop, Option<UnreachableKind>)> {
         let reached = reach(shared, host, shared.patience, gate).await;
         let (conn, facts) =
             reached.map_err(|error| (Stop::new(StopKind::Lost, error.to_string()), Some(error.kind)))?;
-        Self::taken_up(shared, (conn, facts), (host, plan, batch)).await.map_err(|stop| (stop, None))
+        Self::taken_up(shared, (conn, facts), (host, plan, batch), known).await.map_err(|stop| (stop, None))
     }
 
     async fn taken_up(
         shared: &Shared,
         (mut conn, facts): (Box<dyn crate::remote::Host>, HostFacts),
         (host, plan, batch): (&Host, &HostPlan, u32),
+        known: Known,
     ) -> Result<Self, Stop> {
         if let Some(why) = shared.contradiction(&facts) {
             return Err(Stop::new(StopKind::Failed, why));
@@ -54,6 +70,15 @@ impl Saga {
             }
             // It was let go, and only the word of it was lost.
             "new" if ours => true,
+            "none" | "idle" | "old" | "new" if !ours && known.prepared => {
+                let by = if matches!(facts.run.as_str(), "" | "-") { String::new() } else { format!(", run {}", facts.run) };
+                let reason = format!(
+                    "the run was prepared here, and the host no longer names it (now: {}{by}): another run had it since, or it \
+                     lost its state",
+                    facts.phase
+                );
+                return Err(Stop::new(StopKind::Failed, reason));
+            }
             "none" | "idle" | "old" | "new" if !ours => false,
             "old" if ours && facts.by_guard => {
                 return Err(Stop::new(StopKind::Failed, PUT_BACK_BY_GUARD));

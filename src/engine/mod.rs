@@ -30,6 +30,7 @@ use crate::remote::{Connect, Hold, HostFacts};
 use crate::step::{Services, Values};
 
 pub use jobs::ran_here;
+pub use link::Known;
 pub use manifest::{About, Manifest, TokenNote};
 pub use mend::mend_commands;
 pub use saga::{Opened, Saga, Stop, StopKind, keep_alive};

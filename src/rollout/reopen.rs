@@ -13,7 +13,7 @@ use super::common::Common;
 use super::settle::{Returning, newest_first};
 use super::standing::Standing;
 use super::{Outcome, Rolling, Spared, exit_code, leave_out, run, run_status};
-use crate::engine::{NotNow, Saga, Settling, Shared, Stop, StopKind};
+use crate::engine::{Known, NotNow, Saga, Settling, Shared, Stop, StopKind};
 use crate::event::EventKind;
 use crate::journal::{
     HostPhase, HostState, Journal, JournalError, Operator, OwedIn, Record, ReopenCommand, RunPhase, RunState,
@@ -99,9 +99,11 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
     let common = Arc::new(Common::default());
     let reopened = gather(forward, forks, |planned| {
         let (shared, common) = (shared.clone(), Arc::clone(&common));
+        let known = state.hosts.get(&planned.host.name).map(Known::of).unwrap_or_default();
         async move {
             let turn = common.turn();
-            let reopened = Saga::reopen(&shared, &planned.host, &planned.plan, planned.batch, &turn).await;
+            let of_plan = (&planned.host, &planned.plan, planned.batch);
+            let reopened = Saga::reopen(&shared, of_plan, known, &turn).await;
             let kind = if let Err((_, kind)) = &reopened { *kind } else { None };
             match turn.ended(kind) {
                 Some(reason) => Err(Stop { kind: StopKind::Lost, reason }),

@@ -494,6 +494,42 @@ async fn commit_leaves_nothing_but_the_new_files_and_can_still_be_taken_back() {
     }
 }
 
+/// What lies there is the way back of a run that has acted, whoever had the host since.
+#[tokio::test]
+async fn a_run_that_held_the_host_does_not_begin_there_anew() {
+    for shell in SHELLS {
+        let runner = Runner::new();
+        let before = runner.picture();
+        let value = runner.dir.join("data/token");
+        let mut one = host(shell, &runner.state()).await;
+        let rotation = rotation(&mut one, &runner, value.to_str().unwrap()).await;
+        rotation.prepare(&mut one).await;
+        rotation.act(&mut one, 0).await.unwrap();
+        let reason = "nobody will settle it".to_owned();
+        let unlock = Op::Unlock { run: Some(rotation.run.clone()), by: "tester".into(), reason };
+        let mut two = host(shell, &runner.state()).await;
+        two.call(&unlock, None).await.unwrap();
+        // Another run has the host, and lets it go.
+        let other = Rotation { run: "20260101-000000-abcdef".parse().unwrap(), acts: Vec::new(), undo: Vec::new() };
+        other.prepare(&mut two).await;
+        assert!(other.undo(&mut two).await.clean, "{shell:?}");
+        let prepare = Op::Prepare {
+            hold: hold(&rotation.run),
+            owner: "tester".into(),
+            undo: rotation.undo.clone(),
+            manifest: String::new(),
+        };
+        let error = two.call(&prepare, None).await.unwrap_err();
+        assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Fenced), "{shell:?}: {error:?}");
+        two.call(&Op::Takeover { hold: hold(&rotation.run), owner: "tester".into(), only_held: false }, None)
+            .await
+            .unwrap();
+        assert!(rotation.undo(&mut two).await.clean, "{shell:?}");
+        assert_eq!(runner.picture(), before, "{shell:?}");
+        Box::new(two).close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_second_session_takes_over_and_fences_the_first() {
     let runner = Runner::new();

@@ -11,6 +11,7 @@ mod common;
 mod once;
 mod refused;
 mod rerun;
+mod resumed;
 mod room;
 mod scopes;
 mod standing;

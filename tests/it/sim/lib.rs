@@ -83,13 +83,20 @@ impl Ctx {
         let void = format!("{}/void", run_dir(run));
         let not_ours =
             |machine: &mut Machine| cas_of(machine).is_none_or(|cas| cas.run != run) && machine.fs.get(&void).is_none();
-        if done.is_err() && self.look(not_ours) {
+        if done.is_err() && self.look(not_ours) && !self.was_here(run) {
             self.look(|machine| machine.fs.remove_tree(&run_dir(run)));
             if let Some(cas) = self.look(|machine| cas_of(machine)).filter(|cas| cas.phase == "armed") {
                 return taken(&cas);
             }
         }
         done
+    }
+
+    /// The run has held this host before, and acted or was settled.
+    fn was_here(&self, run: &str) -> bool {
+        let marks = ["head", "started.", "undone.", "restarted."];
+        let names = self.look(|machine| machine.fs.list(&run_dir(run)));
+        names.iter().any(|name| marks.iter().any(|mark| name.starts_with(mark)))
     }
 
     async fn prepare_all(&self, hold: &Hold, undo: &[UndoRecord]) -> Done<()> {
@@ -101,7 +108,7 @@ impl Ctx {
             return taken(&cas);
         }
         let has = |name: &str| self.look(|machine| machine.fs.get(&format!("{dir}/{name}")).is_some());
-        if cas.run == run || has("void") {
+        if cas.run == run || has("void") || self.was_here(run) {
             return known(&cas);
         }
         self.only_here(run).await?;

@@ -69,10 +69,11 @@ ks_records() {
 ks_prepare() {
   local rc out
   rc=0
+  ks_run_dir "$1"
   out=$(ks_prepare_all "$@") || rc=$?
   if [ $rc != 0 ]; then
     PH=
-    ks_cas_look && [ "$RUN" = "$1" ] || [ -e "$K/runs/$1/void" ] || rm -rf "$K/runs/$1"
+    ks_cas_look && [ "$RUN" = "$1" ] || [ -e "$K/runs/$1/void" ] || ks_was_here || rm -rf "$K/runs/$1"
     # Another run was faster: that is the reason, also where its work showed before its lock did.
     case $PH in armed | undo) [ "$RUN" = "$1" ] || ks_held ;; esac
   fi
@@ -88,7 +89,7 @@ ks_prepare_all() {
   ks_cas_look
   case $PH in armed | undo | dirty) [ "$RUN" = "$1" ] || ks_held ;; esac
   # What lies here then belongs to a session that holds the host, or to the way back: nothing of it is written anew.
-  [ "$RUN" != "$1" ] && [ ! -e "$KS_RUN_DIR/void" ] || ks_too_late
+  [ "$RUN" != "$1" ] && [ ! -e "$KS_RUN_DIR/void" ] && ! ks_was_here || ks_too_late
   ks_seen
   seen=$KS_SEEN
   mkdir -p "$KS_RUN_DIR" || ks_die write "cannot write in $K/runs"
@@ -121,6 +122,20 @@ KS_EOT
   [ "$2" = 0 ] || ks_guard_start
   ks_each ks_stage
   ks_say prepared run "$1"
+}
+
+# ks_was_here: the run has held this host before, and acted or was settled: its way back lies here, whoever had the host since.
+# A preparation that was cut off before it took hold leaves none of these marks, and is done again.
+ks_was_here() {
+  local mark
+  set +f
+  for mark in "$KS_RUN_DIR/head" "$KS_RUN_DIR/ended" "$KS_RUN_DIR"/started.* "$KS_RUN_DIR"/undone.* "$KS_RUN_DIR"/restarted.*; do
+    [ -e "$mark" ] || continue
+    set -f
+    return 0
+  done
+  set -f
+  return 1
 }
 
 # ks_only_here: of the sessions that would prepare the run, this one alone goes on. One that was cut off and is still at it would

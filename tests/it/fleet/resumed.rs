@@ -1,0 +1,100 @@
+//! Runs that are cut off and gone on with: what had failed before counts, what a host was is not guessed, and no host is
+//! forgotten.
+
+use std::fs;
+use std::path::PathBuf;
+
+use keyswap::journal::{HostPhase, RunPhase, RunState, Store};
+use keyswap::model::{HostName, RunId, RunStatus};
+
+use super::bench::{Fleet, Playbook, result, words};
+use crate::kills::bench::Controller;
+use crate::support::said::{AtWork, Said};
+use crate::support::wait_until;
+
+const RUN: [&str; 5] = ["run", "fleet.toml", "-i", "inventory.toml", "--yes"];
+
+fn peek(name: &str, script: &str) -> String {
+    format!("[[steps]]\nname = \"{name}\"\ncommand = {{ run = '''{script}''', changes = false }}\n")
+}
+
+fn batches(rollout: &str, batches: &str) -> Playbook {
+    let mut playbook = Playbook::new(rollout);
+    playbook.rollout = playbook.rollout.replace("[1, \"25%\", \"100%\"]", batches);
+    playbook
+}
+
+/// After its restart every host waits until the test opens the gate, and may be waited with again.
+fn gated(fleet: &Fleet, playbook: Playbook) -> (Playbook, PathBuf) {
+    let gate = fleet.sandbox().dir().join("gate");
+    let wait = format!(
+        ": >{{{{ home }}}}/at-gate; i=0; while [ ! -e {} ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done",
+        gate.display()
+    );
+    (Playbook { late: peek("wait", &wait), ..playbook }, gate)
+}
+
+/// The only run of the operator's state directory.
+fn journal(fleet: &Fleet) -> (RunId, RunState) {
+    let store = Store::open(&fleet.sandbox().dir().join("controller")).unwrap();
+    let run = store.find(None).unwrap();
+    let state = store.state(&run).unwrap();
+    (run, state)
+}
+
+fn phase(fleet: &Fleet, number: usize) -> HostPhase {
+    let store = Store::open(&fleet.sandbox().dir().join("controller")).unwrap();
+    let Ok(state) = store.find(None).and_then(|run| store.state(&run)) else { return HostPhase::Untouched };
+    let name: HostName = format!("runner-{number}").parse().unwrap();
+    state.hosts.get(&name).map(|host| host.phase).unwrap_or_default()
+}
+
+/// The controller dies without a word.
+fn kill(work: AtWork) {
+    work.signal("KILL");
+    assert_eq!(work.end().code, None);
+}
+
+/// A run whose hosts stand at the gate on the new token when its controller dies.
+fn cut_off_at_the_gate(fleet: &Fleet) -> RunId {
+    let (playbook, gate) = gated(fleet, batches("", "[\"100%\"]"));
+    let work = fleet.begin(&playbook, &[]);
+    wait_until("the host waits", || fleet.path(1, "at-gate").exists());
+    kill(work);
+    fs::write(gate, "").unwrap();
+    journal(fleet).0
+}
+
+#[test]
+fn a_host_that_another_run_had_meanwhile_goes_back_by_its_own_way_back() {
+    let fleet = Fleet::start(1, &[]);
+    let first = cut_off_at_the_gate(&fleet);
+    let unlock = ["unlock", "runner-1", "-i", "inventory.toml", "--reason", "it is gone", "--run", first.as_str()];
+    let unlocked = fleet.say(&unlock);
+    assert_eq!(unlocked.code, Some(0), "{}", unlocked.all());
+
+    // Another run comes to nothing: what it puts back is the first one's token.
+    let token = fleet.sandbox().dir().join("new-token");
+    let given = fs::read(&token).unwrap();
+    fs::write(&token, "test-token-of-another-run\n").unwrap();
+    fleet.write(&Playbook { late: peek("fail", "false"), ..batches("", "[\"100%\"]") });
+    let other = Said::of(&mut fleet.keyswap_of("other", "jsonl"), &RUN);
+    assert_eq!((other.code, words(&other).as_str()), (Some(2), "rolled-back"), "{}", other.all());
+    fleet.assert("N", &other);
+
+    fs::write(&token, given).unwrap();
+    let said = fleet.say(&["resume", first.as_str()]);
+    assert_eq!((said.code, words(&said).as_str()), (Some(2), "rolled-back"), "{}", said.all());
+    assert!(result(&said, 1)["reason"].to_string().contains("another run"), "{}", said.all());
+    fleet.assert("O", &said);
+}
+
+#[test]
+fn a_host_that_has_lost_its_state_is_not_said_to_be_old() {
+    let fleet = Fleet::start(1, &[]);
+    cut_off_at_the_gate(&fleet);
+    fs::remove_dir_all(fleet.path(1, "state")).unwrap();
+    let said = fleet.say(&["resume"]);
+    assert_eq!((said.code, words(&said).as_str()), (Some(3), "owed"), "{}", said.all());
+    assert!(result(&said, 1)["reason"].to_string().contains("lost the run's way back"), "{}", said.all());
+}
