@@ -109,6 +109,12 @@ impl Stop {
     pub(super) fn new(kind: StopKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
     }
+
+    /// Whether nothing is wrong with the host: somebody did not want it to go on.
+    #[must_use]
+    pub fn is_no_failure(&self) -> bool {
+        matches!(self.kind, StopKind::Cancelled | StopKind::Refused)
+    }
 }
 
 impl From<CallError> for Stop {
@@ -431,7 +437,8 @@ impl Saga {
         );
         if self.prepared {
             let seen = std::mem::take(&mut self.seen);
-            let record = Record::StepFinished { step: step.id.clone(), status, detail, seen };
+            let stopped = outcome.as_ref().is_err_and(Stop::is_no_failure);
+            let record = Record::StepFinished { step: step.id.clone(), status, detail, seen, stopped };
             let written = self.record(record).await;
             if outcome.is_ok() {
                 written?;

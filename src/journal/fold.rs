@@ -463,10 +463,11 @@ impl HostState {
             Record::StepStarted { step, intent, .. } => {
                 self.steps.insert(step.index, StepState::begun(step, intent, entry.ts));
             }
-            Record::StepFinished { step, status, detail, .. } => {
+            Record::StepFinished { step, status, detail, stopped, .. } => {
                 if let Some(known) = self.steps.get_mut(&step.index) {
                     known.end(*status, detail, entry.ts);
                 }
+                self.fell |= matches!(status, StepStatus::Failed | StepStatus::Unknown) && !stopped;
             }
             Record::UndoStarted { reason, with_rest } => {
                 self.fell |= !with_rest;

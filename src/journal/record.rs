@@ -140,6 +140,9 @@ pub enum Record {
         /// What the host looked at after the act and found so, in a line each; older journals do not tell.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         seen: Vec<String>,
+        /// It did not fail: somebody stopped it, or did not give his yes. Older journals do not tell.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stopped: bool,
     },
     /// Of the run: these hosts passed everything; from here on they are let go one by one, and each counts as
     /// new once that was seen.

@@ -302,7 +302,8 @@ pub(super) async fn barrier(
         Err(stop) => (StepStatus::Failed, stop.reason.clone()),
     };
     finish(status, &detail);
-    let record = Record::StepFinished { step: StepRef::clone(&step.id), status, detail, seen: Vec::new() };
+    let stopped = outcome.as_ref().is_err_and(Stop::is_no_failure);
+    let record = Record::StepFinished { step: StepRef::clone(&step.id), status, detail, seen: Vec::new(), stopped };
     shared.journal.append(None, record).await?;
     outcome.map(|_| ()).map_err(|stop| Stop { kind: stop.kind, reason: format!("step {}: {}", step.id, stop.reason) })
 }

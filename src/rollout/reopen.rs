@@ -39,8 +39,8 @@ pub fn is_open(host: &HostState) -> bool {
     host.phase == HostPhase::Untouched || host.phase.is_unsettled_work()
 }
 
-/// Whether a host goes on forward. What had begun to go back goes on going back. What failed does so, too, unless it is to
-/// stay on the new credential.
+/// Whether a host goes on forward. What had begun to go back goes on going back. What failed or was stopped goes back, too,
+/// unless it is to stay on the new credential; also if what went on with the run since was cut off itself.
 fn goes_forward(host: &HostState, holds: bool) -> bool {
     match host.phase {
         HostPhase::Untouched
@@ -49,7 +49,7 @@ fn goes_forward(host: &HostState, holds: bool) -> bool {
         | HostPhase::Acting(_)
         | HostPhase::Between(_)
         | HostPhase::Committing
-        | HostPhase::Owed(OwedIn::Preparing | OwedIn::Forward | OwedIn::Committing) => true,
+        | HostPhase::Owed(OwedIn::Preparing | OwedIn::Forward | OwedIn::Committing) => holds || !host.fell,
         HostPhase::Halted(_) => holds,
         _ => false,
     }
@@ -229,11 +229,16 @@ fn let_go<'a>(
     hosts.map(|planned| planned.host.name.clone()).filter(move |name| new(name))
 }
 
-/// Whether a host counts against the budget: it failed itself, and did not only go back with one that did.
+/// Whether a host counts against the budget: it failed itself, and did not only go back with one that did. What had failed
+/// and is new all the same does not.
 fn has_failed(host: &HostState) -> bool {
-    let back =
-        matches!(host.phase, HostPhase::Old | HostPhase::Dirty | HostPhase::Undoing | HostPhase::Owed(OwedIn::Undoing));
-    host.phase == HostPhase::Held || (back && host.fell)
+    match host.phase {
+        HostPhase::Held => true,
+        // Before anything of the run was there.
+        HostPhase::Spared => host.result.as_ref().is_some_and(|result| result.status == HostStatus::Failed),
+        HostPhase::Untouched | HostPhase::New => false,
+        _ => host.fell,
+    }
 }
 
 /// How those hosts ended that need nothing more, as their last records say.
@@ -300,7 +305,7 @@ async fn take_back_as(
         let Some(host) = state.hosts.get(name).filter(|host| goes_back(how.command, host)) else { continue };
         let mut settling = Settling::from_plan(shared, &planned.host, &planned.plan, planned.batch);
         settling.prepared = host.undo_digest.is_some();
-        settling.with_rest = !fell.contains(name);
+        settling.with_rest = !(fell.contains(name) || host.fell);
         if host.state_dir.is_some() {
             settling.state_dir.clone_from(&host.state_dir);
         }
@@ -423,3 +428,6 @@ async fn end(shared: &Shared, outcome: &Outcome, status: RunStatus) -> u8 {
     shared.events.emit(None, None, EventKind::RunFinished { status, exit_code: code, hosts: outcome.hosts.clone() });
     code
 }
+
+#[cfg(test)]
+mod tests;

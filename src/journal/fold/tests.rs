@@ -52,6 +52,20 @@ fn a_run_that_went_well() {
 }
 
 #[test]
+fn a_host_has_failed_once_its_step_has() {
+    let fell = |end: &str, stopped: bool| {
+        let mut entries = named(&[&FORWARD[..5], &[end]].concat());
+        if let Record::StepFinished { stopped: of, .. } = &mut entries[5].record {
+            *of = stopped;
+        }
+        RunState::fold(&entries).unwrap().hosts.get(&host()).unwrap().fell
+    };
+    assert!(fell("step-finished 2 failed", false) && fell("step-finished 2 unknown", false));
+    assert!(!fell("step-finished 2 changed", false));
+    assert!(!fell("step-finished 2 failed", true), "it was stopped");
+}
+
+#[test]
 fn a_run_that_was_cut_off_in_a_step_and_taken_back() {
     let mut names = FORWARD[..5].to_vec();
     let state = RunState::fold(&named(&names)).unwrap();

@@ -229,7 +229,7 @@ fn take_step(steps: &mut Vec<StepStory>, record: &Record, at: Timestamp, sitting
             started: at,
             ended: None,
         }),
-        Record::StepFinished { step, status, detail, seen } => {
+        Record::StepFinished { step, status, detail, seen, .. } => {
             if let Some(open) = steps.iter_mut().rfind(|open| open.index == step.index && open.ended.is_none()) {
                 open.status = status.as_str();
                 open.detail.clone_from(detail);

@@ -98,3 +98,53 @@ fn a_host_that_has_lost_its_state_is_not_said_to_be_old() {
     assert_eq!((said.code, words(&said).as_str()), (Some(3), "owed"), "{}", said.all());
     assert!(result(&said, 1)["reason"].to_string().contains("lost the run's way back"), "{}", said.all());
 }
+
+/// A batch of which one host has failed while the others were still at work, when the controller died. `again`: what goes on
+/// with it dies, too.
+fn failed_and_cut_off(again: bool) {
+    let fleet = Fleet::start(5, &[]);
+    let cause = fleet.path(1, "fails");
+    fs::write(&cause, "").unwrap();
+    let gate = fleet.sandbox().dir().join("gate");
+    let at = |number: usize| fleet.path(number, "at-gate").display().to_string();
+    // Who is to fail goes on to its last step when the others stand at the gate.
+    let wait = format!(
+        ": >{{{{ home }}}}/at-gate; i=0; until [ -e {0} ] || {{ [ -e {1} ] && [ -e {2} ] && [ {{{{ home }}}} = {3} ]; }}; do \
+         i=$((i + 1)); [ $i -lt 600 ] || exit 1; sleep 0.05; done",
+        gate.display(),
+        at(2),
+        at(3),
+        fleet.host(1).dir().display()
+    );
+    let mut playbook = batches("on_failure = \"rollback-batch\"", "[3, 2]");
+    (playbook.early, playbook.late) = (peek("wait", &wait), peek("probe", "test ! -e {{ home }}/fails"));
+    let work = fleet.begin(&playbook, &[]);
+    wait_until("one has failed, and the others are at work", || matches!(phase(&fleet, 1), HostPhase::Halted(_)));
+    kill(work);
+    // Nothing would fail any more.
+    fs::remove_file(cause).unwrap();
+    fs::write(gate, "").unwrap();
+    if again {
+        let mut second = Controller::start(fleet.keyswap("jsonl"), &["resume"], Some("journal:1:after"));
+        assert!(second.stops(), "{}", second.end().all());
+        second.kill();
+        assert_eq!(phase(&fleet, 1), HostPhase::Prepared);
+    }
+    let said = fleet.say(&["resume"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert_eq!(words(&said), "rolled-back rolled-back rolled-back skipped skipped", "{}", said.all());
+    fleet.assert("OOOUU", &said);
+    let (_, state) = journal(&fleet);
+    let fell: Vec<bool> = state.hosts.values().map(|host| host.fell).collect();
+    assert_eq!(fell, [true, false, false, false, false], "who failed, and who went back with it");
+}
+
+#[test]
+fn a_failure_counts_although_the_controller_died_before_the_host_went_back() {
+    failed_and_cut_off(false);
+}
+
+#[test]
+fn a_failure_counts_although_what_went_on_died_too() {
+    failed_and_cut_off(true);
+}
