@@ -39,6 +39,11 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
     }
     let values = match secrets_again(session, &plan, &state).await {
         Ok(values) => values,
+        // Nothing is in its midst, and hosts are still to begin: with the secret it can go on, so it is not ended here.
+        Err(why) if waits_for_hosts(&state) => {
+            let how = format!("give the secret again, or end it as it is: keyswap resume {run} --back");
+            return Err(CliError::Usage(format!("run {run} cannot go on: {why}; {how}")));
+        }
         Err(why) => {
             if session.global.output != Output::Jsonl && state.unsettled().next().is_some() {
                 session.out().line(&format!("run {run} goes back: {why}"));
@@ -47,6 +52,12 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
         }
     };
     forward(session, args, &plan, values).await
+}
+
+/// Whether all that a run has left is hosts that never began, while others are settled.
+fn waits_for_hosts(state: &RunState) -> bool {
+    let settled = state.hosts.values().any(|host| host.phase.is_settled());
+    state.has_hosts_to_begin() && settled && state.unsettled().next().is_none() && state.owed_token().is_none()
 }
 
 /// The run's secrets, read again. Each must be the one that the run used.

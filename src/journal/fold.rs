@@ -246,6 +246,12 @@ impl RunState {
         self.hosts.iter().filter(|(_, host)| host.phase.is_unsettled_work())
     }
 
+    /// Whether hosts are left that nothing was sent to, and that were not left out.
+    #[must_use]
+    pub fn has_hosts_to_begin(&self) -> bool {
+        self.hosts.values().any(|host| host.phase == HostPhase::Untouched)
+    }
+
     /// Hosts on which there is something to take back.
     pub fn can_go_back(&self) -> impl Iterator<Item = (&HostName, &HostState)> {
         self.hosts.iter().filter(|(_, host)| host.phase.can_go_back())

@@ -263,8 +263,11 @@ pub async fn end_as_left(
     if state.phase != RunPhase::Open {
         return Ok(());
     }
-    let outcome = settled_before(state);
-    let status = if outcome.hosts.is_empty() { RunStatus::Interrupted } else { run_status(&outcome) };
+    let mut outcome = settled_before(state);
+    let none = outcome.hosts.is_empty();
+    // Whoever ends it here gives up the hosts that never began.
+    outcome.interrupted = !none && state.has_hosts_to_begin();
+    let status = if none { RunStatus::Interrupted } else { run_status(&outcome) };
     let exit_code = Some(exit_code(&outcome));
     journal.append(None, Record::RunReopened { command, by }).await?;
     journal.append(None, Record::RunFinished { status, exit_code }).await?;

@@ -148,3 +148,46 @@ fn a_failure_counts_although_the_controller_died_before_the_host_went_back() {
 fn a_failure_counts_although_what_went_on_died_too() {
     failed_and_cut_off(true);
 }
+
+/// Three hosts, of which the first was let go when the controller died, and whose secret cannot be had any more.
+fn without_its_secret() -> (Fleet, PathBuf, Vec<u8>) {
+    let fleet = Fleet::start(3, &[]);
+    let work = fleet.begin(&batches("pause = \"5m\"", "[1, 2]"), &[]);
+    wait_until("the canary is let go", || phase(&fleet, 1) == HostPhase::New);
+    kill(work);
+    let token = fleet.sandbox().dir().join("new-token");
+    let given = fs::read(&token).unwrap();
+    fs::remove_file(&token).unwrap();
+    (fleet, token, given)
+}
+
+#[test]
+fn a_run_is_not_ended_for_want_of_its_secret_while_hosts_are_still_to_begin() {
+    let (fleet, token, given) = without_its_secret();
+    let said = fleet.say(&["resume"]);
+    assert_eq!(said.code, Some(5), "{}", said.all());
+    assert!(said.stderr.contains("new-token") && said.stderr.contains(" --back"), "{}", said.all());
+    fleet.assert("NUU", &said);
+    assert_eq!(journal(&fleet).1.phase, RunPhase::Open, "{}", said.all());
+
+    fs::write(&token, "test-token-another\n").unwrap();
+    fleet.write(&batches("", "[1, 2]"));
+    let said = fleet.say(&["resume"]);
+    assert_eq!(said.code, Some(5), "{}", said.all());
+    assert!(said.stderr.contains("is another one now"), "{}", said.all());
+
+    fs::write(&token, given).unwrap();
+    let said = fleet.say(&["resume"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    fleet.assert("NNN", &said);
+    assert_eq!(journal(&fleet).1.phase, RunPhase::Finished(RunStatus::Succeeded));
+}
+
+#[test]
+fn a_run_that_is_ended_with_hosts_that_never_began_has_not_succeeded() {
+    let (fleet, ..) = without_its_secret();
+    let said = fleet.say(&["resume", "--back"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    fleet.assert("NUU", &said);
+    assert_eq!(journal(&fleet).1.phase, RunPhase::Finished(RunStatus::Interrupted), "{}", said.all());
+}
