@@ -179,7 +179,8 @@ impl Saga {
     fn settling(self) -> Settling {
         Settling {
             notes: self.notes,
-            holds: self.conn.is_some(),
+            // One that an earlier session let go is held by nobody.
+            holds: self.conn.is_some() && !self.let_go,
             prepared: self.armed,
             conn: self.conn,
             state_dir: Some(self.facts.state_dir),
@@ -252,11 +253,13 @@ impl Settling {
     }
 
     /// Looks on the connection that there is.
-    async fn look_again(&mut self) -> Result<(), CallError> {
-        if let Answer::Hello(facts) = self.call(&Op::Hello).await? {
-            self.look_for_old(&facts);
-        }
-        Ok(())
+    async fn look_again(&mut self) -> Result<HostFacts, CallError> {
+        let Answer::Hello(facts) = self.call(&Op::Hello).await? else {
+            let message = "the host answered another question".to_owned();
+            return Err(Failure { class: FailClass::Broken, message, fix: None }.into());
+        };
+        self.look_for_old(&facts);
+        Ok(*facts)
     }
 
     /// Why the host is not this run's to put back, if it is not.
@@ -395,7 +398,10 @@ impl Settling {
             }
             self.look_for_old(&facts);
         } else if !self.holds && !self.looked {
-            self.look_again().await?;
+            let facts = self.look_again().await?;
+            if let Some(why) = self.not_ours(&facts) {
+                return Err(Failure { class: FailClass::Held, message: why.why(), fix: None }.into());
+            }
         }
         if self.found_old {
             let now = self.now().await?;
@@ -408,34 +414,40 @@ impl Settling {
         // Where the list is not known here it is the host's own, which takes what such a list takes.
         let limit = if self.undo.is_empty() { USUAL_UNDO } else { crate::step::undo_limit(&self.undo) };
         let op = Op::Undo { hold: self.shared.hold(head), limit };
-        match self.call(&op).await {
+        let mut answer = self.call(&op).await;
+        // The preparation failed on the host before it took hold, or the host was settled meanwhile.
+        if let Err(error) = &answer
+            && class_of(error) == Some(FailClass::Fenced)
+        {
+            self.holds = false;
+            let facts = self.look_again().await?;
+            if self.never_held {
+                return Ok(End::NeverPrepared);
+            }
+            if self.found_old {
+                let now = self.now().await?;
+                return Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now));
+            }
+            // It was let go, and what came of that was said otherwise, or not at all.
+            if facts.run == self.shared.run.as_str() && facts.phase == "new" {
+                self.take_over(false).await?;
+                answer = self.call(&op).await;
+            }
+        }
+        match answer? {
             // The run never held the host, and from now on it cannot: a preparation that is still on its way is refused.
-            Ok(Answer::Undone(undone)) if undone.records.is_empty() && !self.undo.is_empty() => {
+            Answer::Undone(undone) if undone.records.is_empty() && !self.undo.is_empty() => {
                 if self.prepared {
                     let message = "the host has lost the run's way back".to_owned();
                     return Err(Failure { class: FailClass::Missing, message, fix: None }.into());
                 }
                 Ok(End::NeverPrepared)
             }
-            Ok(Answer::Undone(undone)) => {
+            Answer::Undone(undone) => {
                 let now = self.now().await.unwrap_or_default();
                 Ok(End::Undone(undone, now))
             }
-            Ok(_) => Ok(End::NeverPrepared),
-            // The preparation failed on the host before it took hold, or somebody settled the host meanwhile.
-            Err(error) if class_of(&error) == Some(FailClass::Fenced) => {
-                self.holds = false;
-                self.look_again().await?;
-                if self.never_held {
-                    Ok(End::NeverPrepared)
-                } else if self.found_old {
-                    let now = self.now().await?;
-                    Ok(End::Undone(Undone { records: Vec::new(), clean: true }, now))
-                } else {
-                    Err(error)
-                }
-            }
-            Err(error) => Err(error),
+            _ => Ok(End::NeverPrepared),
         }
     }
 

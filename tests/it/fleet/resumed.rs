@@ -191,3 +191,28 @@ fn a_run_that_is_ended_with_hosts_that_never_began_has_not_succeeded() {
     fleet.assert("NUU", &said);
     assert_eq!(journal(&fleet).1.phase, RunPhase::Finished(RunStatus::Interrupted), "{}", said.all());
 }
+
+#[test]
+fn a_host_that_was_let_go_unseen_goes_back_with_its_batch() {
+    let fleet = Fleet::start(2, &[]);
+    let mut playbook = batches("on_failure = \"rollback-batch\"", "[\"100%\"]");
+    playbook.late = peek("probe", "test ! -e {{ home }}/fails");
+    fleet.write(&playbook);
+    let args = [&RUN[..], &["--forks", "1"]].concat();
+    // Right before the word that the first host was let go.
+    let mut first = Controller::start(fleet.keyswap("jsonl"), &args, Some("journal:29:before"));
+    assert!(first.stops(), "{}", first.end().all());
+    first.kill();
+    assert_eq!([1, 2].map(|number| phase(&fleet, number)), [HostPhase::Committing; 2]);
+    let stands = |number: usize| {
+        let mut names = fs::read_dir(fleet.path(number, "state/cas")).unwrap();
+        let name = names.next().unwrap().unwrap().file_name().into_string().unwrap();
+        name.split('.').nth(2).unwrap().to_owned()
+    };
+    assert_eq!([1, 2].map(stands), ["new", "armed"]);
+
+    fs::write(fleet.path(2, "fails"), "").unwrap();
+    let said = fleet.say(&["resume"]);
+    assert_eq!((said.code, words(&said).as_str()), (Some(2), "rolled-back rolled-back"), "{}", said.all());
+    fleet.assert("OO", &said);
+}
