@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::alive::keep_alive;
 use super::jobs::restart_of;
-use super::saga::{Saga, Stop, StopKind, keep_alive};
+use super::saga::{Saga, Stop, StopKind};
 use crate::model::{HostName, VerifyPublish};
 use crate::remote::{BackFact, Fact, Probe};
 use crate::step::ServiceError;

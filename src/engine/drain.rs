@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::alive::keep_alive;
 use super::jobs::restart_of;
-use super::saga::{Saga, Stop, StopKind, class_of, keep_alive};
+use super::saga::{Saga, Stop, StopKind, class_of};
 use super::settle::Settling;
 use crate::event::EventKind;
 use crate::model::{RestartHow, StepRef, StepStatus, VerifyPublish};

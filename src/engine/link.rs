@@ -71,7 +71,8 @@ impl Saga {
             // It was let go, and only the word of it was lost.
             "new" if ours => true,
             "none" | "idle" | "old" | "new" if !ours && known.prepared => {
-                let by = if matches!(facts.run.as_str(), "" | "-") { String::new() } else { format!(", run {}", facts.run) };
+                let by =
+                    if matches!(facts.run.as_str(), "" | "-") { String::new() } else { format!(", run {}", facts.run) };
                 let reason = format!(
                     "the run was prepared here, and the host no longer names it (now: {}{by}): another run had it since, or it \
                      lost its state",

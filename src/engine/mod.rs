@@ -6,6 +6,7 @@
 //!   is taken back; what cannot be read is owed;
 //! - nothing is reported as put back or as new that the host did not say after looking.
 
+mod alive;
 mod back;
 mod drain;
 mod jobs;
@@ -29,11 +30,12 @@ use crate::model::RunId;
 use crate::remote::{Connect, Hold, HostFacts};
 use crate::step::{Services, Values};
 
+pub use alive::keep_alive;
 pub use jobs::ran_here;
 pub use link::Known;
 pub use manifest::{About, Manifest, TokenNote};
 pub use mend::mend_commands;
-pub use saga::{Opened, Saga, Stop, StopKind, keep_alive};
+pub use saga::{Opened, Saga, Stop, StopKind};
 pub use settle::{NotNow, Settling};
 pub use work::{again, controllers_work, started};
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
+use super::alive::keep_alive;
 use super::drain::idle;
 use super::link::held;
 use super::room::Around;
@@ -490,28 +491,6 @@ impl Saga {
     /// What the host's credential files held and hold, as far as it is known without asking.
     pub(super) fn credentials(&self) -> Vec<CredentialState> {
         self.plan.credentials.clone()
-    }
-}
-
-/// Gives held hosts signs of life until something else is done, and gives back what that came to.
-pub async fn keep_alive<T>(sagas: &mut [Saga], until: impl Future<Output = T>) -> T {
-    let mut until = std::pin::pin!(until);
-    loop {
-        let Some(rest) = sagas.first().and_then(Saga::heartbeat) else { return until.await };
-        tokio::select! {
-            done = &mut until => return done,
-            () = tokio::time::sleep(rest) => {}
-        }
-        // Side by side: one host that does not answer must not cost the others their lease. A beat that has begun is
-        // never dropped: its answer would be taken for that of the next request.
-        let mut beats = std::pin::pin!(futures_util::future::join_all(sagas.iter_mut().map(Saga::renew)));
-        tokio::select! {
-            done = &mut until => {
-                beats.await;
-                return done;
-            }
-            _ = &mut beats => {}
-        }
     }
 }
 

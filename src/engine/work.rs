@@ -1,7 +1,8 @@
 //! Work that the controller does alone, for a host, a batch or the run.
 
+use super::alive::keep_alive;
 use super::back::runners_back;
-use super::saga::{Saga, Stop, StopKind, keep_alive};
+use super::saga::{Saga, Stop, StopKind};
 use super::{Shared, ran_here};
 use crate::event::EventKind;
 use crate::journal::Record;

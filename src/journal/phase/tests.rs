@@ -98,7 +98,8 @@ pub(in crate::journal) fn records() -> Vec<(String, Record)> {
     }
     let ends = [StepStatus::Ok, StepStatus::Changed, StepStatus::Failed, StepStatus::Unknown, StepStatus::Skipped];
     for (index, status) in [(1, StepStatus::Ok), (3, StepStatus::Ok)].into_iter().chain(ends.map(|end| (2, end))) {
-        let record = Record::StepFinished { step: step(index), status, detail: String::new(), seen: Vec::new(), stopped: false };
+        let record =
+            Record::StepFinished { step: step(index), status, detail: String::new(), seen: Vec::new(), stopped: false };
         records.push((format!("step-finished {index} {status}"), record));
     }
     for status in [
