@@ -8,7 +8,7 @@ use super::reach::reach;
 use super::saga::{Saga, Stop, StopKind};
 use super::settle::PUT_BACK_BY_GUARD;
 use super::{Patience, Shared};
-use crate::journal::{HostState, Record};
+use crate::journal::{HostPhase, HostState, Record};
 use crate::model::Host;
 use crate::remote::{Answer, CallError, Gate, HostFacts, NoGate, Op, UnreachableKind};
 use crate::step::{HostPlan, digest_of};
@@ -16,6 +16,8 @@ use crate::step::{HostPlan, digest_of};
 /// What the journal says of a host whose run was cut off.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known {
+    /// It was asked to hold the run; the request may or may not have arrived, and may still be on its way.
+    pub asked: bool,
     /// It said that it holds the run's way back.
     pub prepared: bool,
 }
@@ -24,7 +26,7 @@ impl Known {
     /// By the host's last records.
     #[must_use]
     pub fn of(host: &HostState) -> Self {
-        Self { prepared: host.undo_digest.is_some() }
+        Self { asked: host.phase != HostPhase::Untouched, prepared: host.undo_digest.is_some() }
     }
 }
 
@@ -100,6 +102,7 @@ impl Saga {
             plan: plan.clone(),
             batch,
             next,
+            asked_before: known.asked,
             prepared,
             armed: prepared,
             draft: None,

@@ -27,6 +27,8 @@ pub struct Saga {
     pub(super) batch: u32,
     /// The next step.
     pub(super) next: usize,
+    /// An earlier session asked the host to hold our undo, and its request may still be on its way.
+    pub(super) asked_before: bool,
     /// The host may hold our undo: it was asked to.
     pub(super) prepared: bool,
     /// The host said that it holds our undo.
@@ -185,6 +187,7 @@ impl Saga {
                     plan,
                     batch: 0,
                     next: 0,
+                    asked_before: false,
                     prepared: false,
                     armed: false,
                     draft,
@@ -288,9 +291,15 @@ impl Saga {
         self.plan.changes()
     }
 
-    /// Whether it may have been changed.
+    /// Whether it may have been changed, or may still come to hold the run.
     #[must_use]
     pub fn touched(&self) -> bool {
+        self.prepared || self.asked_before
+    }
+
+    /// Whether it is under way in this session: one that only an earlier one asked to hold the run has not begun here.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
         self.prepared
     }
 

@@ -119,8 +119,8 @@ impl Saga {
     /// Leaves a failed host on the new credential, on purpose. What is not wholly new goes back all the same; one that
     /// cannot be asked is owed, and `resume` has it let go.
     pub async fn hold(self, reason: &str) -> HostResult {
-        if !self.touched() {
-            return self.spare(HostStatus::Failed, Some(reason.to_owned())).await;
+        if !self.armed {
+            return self.undo(reason).await;
         }
         let journal = self.shared.journal.clone();
         let record = Record::CommitStarted { batch: self.batch, hosts: vec![self.host.name.clone()] };
@@ -179,8 +179,8 @@ impl Saga {
     fn settling(self) -> Settling {
         Settling {
             notes: self.notes,
-            // One that an earlier session let go is held by nobody.
-            holds: self.conn.is_some() && !self.let_go,
+            // One that an earlier session let go, or asked and we did not, is not held by us.
+            holds: self.conn.is_some() && !self.let_go && (self.armed || !self.asked_before),
             prepared: self.armed,
             conn: self.conn,
             state_dir: Some(self.facts.state_dir),
@@ -400,6 +400,10 @@ impl Settling {
         } else if !self.holds && !self.looked {
             let facts = self.look_again().await?;
             if let Some(why) = self.not_ours(&facts) {
+                // What was still on its way finds another run's work, and gives up.
+                if self.never_held && matches!(why, NotNow::Other(_)) {
+                    return Ok(End::NeverPrepared);
+                }
                 return Err(Failure { class: FailClass::Held, message: why.why(), fix: None }.into());
             }
         }

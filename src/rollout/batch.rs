@@ -192,7 +192,7 @@ pub(super) async fn advance(
             let turn = keep_alive(std::slice::from_mut(&mut saga), turn).await;
             let result = async {
                 saga.begins()?;
-                if !saga.touched() && saga.changes() && closed.is_cancelled() {
+                if !saga.has_begun() && saga.changes() && closed.is_cancelled() {
                     return Err(Stop { kind: StopKind::Cancelled, reason: "stopped before it began".to_owned() });
                 }
                 saga.wake().await?;

@@ -157,7 +157,7 @@ pub async fn go_on(shared: &Shared, plan: &RunPlan, state: &RunState, forks: usi
         for saga in std::mem::take(&mut sagas) {
             if !saga.touched() {
                 not_begun.push(saga);
-            } else if matches!(scope, OnFailure::RollbackBatch | OnFailure::RollbackAll) {
+            } else if !saga.has_begun() || matches!(scope, OnFailure::RollbackBatch | OnFailure::RollbackAll) {
                 back.insert(saga.name().clone());
             } else {
                 sagas.push(saga);
