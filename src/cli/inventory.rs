@@ -59,7 +59,11 @@ impl Selected {
         for name in names {
             let Some(host) = inventory.hosts.get(&name) else { continue };
             let host = as_wanted(host, wanted);
-            match playbook.steps_for(&host, &wanted.variables) {
+            let steps = playbook.steps_for(&host, &wanted.variables).and_then(|steps| {
+                playbook.check_proofs(&inventory.services, &host, &steps)?;
+                Ok(steps)
+            });
+            match steps {
                 Ok(steps) => hosts.push((host, steps)),
                 Err(found) => merge(&mut faults, found),
             }
@@ -219,7 +223,14 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
         let names =
             load::select(inventory, &playbook.hosts, None).map_err(|error| CliError::usage(error.to_string()))?;
         for host in names.iter().filter_map(|name| inventory.hosts.get(name)) {
-            if let Err(found) = playbook.steps_for(host, &extra) {
+            // Where the inventory does not say how a host is reached, OpenSSH's settings may, and nobody asks for them here.
+            let origins = inventory.origins.get(&host.name);
+            let reach = origins.is_some_and(|said| ["address", "jump"].iter().any(|key| said.of.contains_key(key)));
+            let checked = playbook.steps_for(host, &extra).and_then(|steps| match reach {
+                true => playbook.check_proofs(&inventory.services, host, &steps),
+                false => Ok(()),
+            });
+            if let Err(found) = checked {
                 merge(&mut faults, found);
             }
         }

@@ -11,7 +11,7 @@ use super::CliError;
 use super::ask::Asker;
 use super::token::Issuing;
 use crate::model::{self, AssertNotStored, Http, SecretName, VerifyPublish};
-use crate::remote::{Relay, Way};
+use crate::remote::{Relay, Way, shares_loopback};
 use crate::secret::{Redactor, SecretValue, Sources};
 use crate::service::forge::{self, Forge, ForgeClient, ForgeConfig, Progress, RunnerState};
 use crate::service::http::probe;
@@ -111,6 +111,14 @@ impl Servers {
         let (server, port) = issuer.operator().server();
         // Once before all, so that a host that does not reach the server says why.
         drop(way.open(&server, port).await?);
+        // In clear it goes to this machine alone, and whoever listens on another one's loopback is a stranger.
+        if issuer.operator().is_plain() && !shares_loopback(way.as_ref(), &server).await {
+            let address = issuer.operator().base();
+            return Err(format!(
+                "through the host {address} is the host's own loopback, not this machine's, and plain http would show the token \
+                 to whoever listens there: give [services.infisical] an https address, or the step `once = \"run\"`"
+            ));
+        }
         let relay = Relay::start(way, server, port).map_err(|error| format!("no place for a socket: {error}"))?;
         let holder = issuer.operator().with_token(&value).through(relay.socket());
         let holder = holder.map_err(|error| crate::model::chain(&error))?;
@@ -236,5 +244,80 @@ impl Services for Servers {
                 Err(error) => Err(ServiceError { message: crate::model::chain(&error), auth: false }),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::model::{Access, IdentityScope, IdentitySpec, Service};
+    use crate::remote::Stream;
+    use crate::sandbox::infisical::{Clock, KEYS, PATH, PROJECT, StandIn, World};
+    use crate::service::infisical::{Infisical, InfisicalConfig, Login};
+
+    /// A host on whose loopback one stranger has every port.
+    struct Elsewhere(u16);
+
+    impl Way for Elsewhere {
+        fn open<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, Result<Box<dyn Stream>, String>> {
+            Box::pin(async move {
+                let stream = TcpStream::connect(("127.0.0.1", self.0)).await;
+                stream.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|error| error.to_string())
+            })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_is_not_shown_in_clear_on_a_host_s_own_loopback() {
+        let mut world = World::new(Clock::real());
+        let story = world.tell();
+        let stand_in = StandIn::start(world).await.unwrap();
+        let service = Service { url: stand_in.url(), ca_file: None, token: None, client_id: None, client_secret: None };
+        let login =
+            Login::UniversalAuth { client_id: story.client_id, client_secret: SecretString::from(story.client_secret) };
+        let config = InfisicalConfig { permission_cache: Duration::ZERO, ..InfisicalConfig::default() };
+        let operator = Infisical::new(&service, login, config).unwrap();
+        let spec = IdentitySpec {
+            name: "forgejo-docker-publish".to_owned(),
+            id: None,
+            project: PROJECT.to_owned(),
+            scope: IdentityScope::Project,
+            ttl: Duration::from_secs(90 * 86_400),
+            access: vec![Access {
+                environment: "prod".to_owned(),
+                path: PATH.to_owned(),
+                read: KEYS.map(str::to_owned).to_vec(),
+            }],
+        };
+        let planned = operator.plan_identity(&spec).await.unwrap();
+        operator.apply_identity(&spec, &planned.changes).await.unwrap();
+        let issuer = Arc::new(InfisicalIssuer::open(operator, spec).await.unwrap());
+        let servers = Servers { issuers: [("token".to_owned(), issuer)].into(), ..Servers::none() };
+
+        let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let way: Arc<dyn Way> = Arc::new(Elsewhere(stranger.local_addr().unwrap().port()));
+        let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let hears = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = stranger.accept().await {
+                let mut piece = [0; 1024];
+                // Whoever speaks is heard and hung up on.
+                let length = near.read(&mut piece).await.unwrap_or(0);
+                hears.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
+        });
+        let token = SecretValue::new(Zeroizing::new(b"test-token-not-in-clear".to_vec())).unwrap();
+        let proof = servers.proof("token", &token, Some(way)).await;
+        let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
+        assert!(!heard.contains("test-token") && !heard.contains("HTTP"), "{heard}");
+        let refused = proof.unwrap_err();
+        assert!(refused.contains("plain http") && refused.contains("once = \"run\""), "{refused}");
     }
 }

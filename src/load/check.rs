@@ -177,7 +177,7 @@ pub(super) fn url(text: &str) -> Result<String, Problem> {
 }
 
 /// Whether a host name can only mean this machine.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

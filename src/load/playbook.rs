@@ -17,8 +17,8 @@ use super::reader::{Entry, Fill, Got, Reader, integer};
 use super::template::{self, Var};
 use super::{Context, barriers, shared, vars};
 use crate::model::{
-    Action, ApprovalPolicy, BatchSize, Host, Inventory, OnFailure, Once, Rollout, SecretName, SecretSource, Step,
-    StepRef, Vars,
+    Action, ApprovalPolicy, BatchSize, Host, Inventory, OnFailure, Once, Rollout, SecretName, SecretSource, Services,
+    Step, StepRef, Vars,
 };
 
 /// A playbook that was read and checked as far as that is possible without a host.
@@ -381,6 +381,33 @@ impl Playbook {
                 Err(Diagnostics::new(vec![self.source.clone()], vec![diag]))
             }
         }
+    }
+
+    /// Whether a proof from a host's side keeps its secret to itself: plain `http` is for this machine alone, and through a host
+    /// it is that host's loopback.
+    ///
+    /// # Errors
+    /// The step that would show the secret there, with its place and the host's name.
+    pub fn check_proofs(&self, services: &Services, host: &Host, steps: &[Step]) -> Result<(), Diagnostics> {
+        let plain = services.infisical.as_ref().is_some_and(|service| service.url.starts_with("http://"));
+        let way = &host.connection;
+        if !plain || (way.jump.is_empty() && check::is_loopback(&way.address)) {
+            return Ok(());
+        }
+        let proves = |step: &Step| matches!(step.action, Action::Prove(_)) && step.once == Once::Host && step.enabled;
+        let sink = Sink::resume(vec![self.source.clone()]);
+        let tree = DeTable::parse_recoverable(self.source.text()).0;
+        let here = Place::new(0, &(0..0));
+        let reader = Reader::new(&sink, &here, tree.get_ref(), "a playbook", Fill::Keep);
+        for (_, step) in steps.iter().zip(step_readers(&reader, Fill::Keep)).filter(|(step, _)| proves(step)) {
+            let place = step.peek("prove").map_or_else(|| step.here(), |entry| entry.key_place);
+            let message =
+                "through the host this would show the secret in clear to whoever listens on the host's loopback";
+            let help =
+                "give [services.infisical] an https address, or the step `once = \"run\"`: then it is asked from here";
+            sink.note(Diag::at(place, message).help(help).host(host.name.as_str()));
+        }
+        sink.finish().map(drop)
     }
 
     /// The steps for one host, every `{{ … }}` filled in. `extra` is what `-e` gave.

@@ -31,7 +31,7 @@ pub use gate::{Gate, NoGate, Stage};
 pub use op::{Act, CopiesVerb, EnvEdit, Hold, HostCondition, Op, Pointer, Probe, Target};
 pub use password::{NoPasswords, Passwords};
 pub use pipe::{Exit, Lost, Pipe};
-pub use relay::Relay;
+pub use relay::{Relay, shares_loopback};
 pub use survey::{Copy, KnownPlace, KnownWhat, Seen, SeenEnv, SeenFile, SeenService, SeenState, Survey};
 pub use trial::{KeptBack, Trials};
 pub(crate) use trial::{Leave, Opens, Trial};

@@ -230,3 +230,42 @@ fn a_secret_of_any_source_names_the_identity_that_it_must_be_for() {
         assert_eq!(playbook(&text).unwrap().identities["t"], *file);
     }
 }
+
+#[test]
+fn no_proof_goes_in_clear_to_a_host_s_own_loopback() {
+    let playbook = playbook(
+        "hosts = 'all'\nsecrets.t = { from = 'prompt', identity = 'who.toml' }\n\
+         [[steps]]\nname = 'here'\nonce = 'run'\nprove = { secret = 't' }\n\
+         [[steps]]\nname = 'there'\nwhen = 'at != \"spared\"'\nprove = { secret = 't' }\n",
+    )
+    .unwrap();
+    let said = |url: &str, keys: &str, at: &str| {
+        let text = format!(
+            "[services.infisical]\nurl = '{url}'\nauth = {{ token = {{ from = 'prompt' }} }}\n\
+             [hosts.bastion]\naddress = '127.0.0.1'\n[hosts.h]\n{keys}\nvars = {{ at = '{at}' }}\n"
+        );
+        let inventory = inventory(&[("i.toml", &text)]).unwrap();
+        let steps = playbook.steps_for(host(&inventory, "h"), &Vars::new()).unwrap();
+        playbook.check_proofs(&inventory.services, host(&inventory, "h"), &steps)
+    };
+    for (url, keys, at) in [
+        ("https://infisical.example.net", "", ""),
+        ("http://127.0.0.1:8080", "address = '127.0.0.1'", ""),
+        ("http://localhost:8080", "address = '::1'", ""),
+        ("http://127.0.0.1:8080", "address = '192.0.2.1'", "spared"),
+    ] {
+        said(url, keys, at).unwrap();
+    }
+    for (url, keys) in [
+        ("http://127.0.0.1:8080", ""),
+        ("http://127.0.0.1:8080", "address = '192.0.2.1'"),
+        ("http://localhost:8080", "address = 'localhost.example.net'"),
+        ("http://[::1]:8080", "address = '127.0.0.1'\njump = 'bastion'"),
+    ] {
+        let refused = said(url, keys, "").unwrap_err();
+        assert_eq!(refused.len(), 1, "{refused}");
+        let refused = refused.to_string();
+        assert!(refused.contains(":10:1") && refused.contains("on host h"), "{refused}");
+        assert!(refused.contains("https") && refused.contains("once = \"run\""), "{refused}");
+    }
+}

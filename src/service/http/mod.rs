@@ -113,9 +113,14 @@ impl Api {
     /// # Errors
     /// When the CA file cannot be read.
     pub fn through(&self, socket: &Path) -> Result<Self, HttpError> {
-        let plain = self.base.scheme() == "http";
-        let client = client(plain, self.ca_file.as_deref(), &self.config, Some(socket))?;
+        let client = client(self.is_plain(), self.ca_file.as_deref(), &self.config, Some(socket))?;
         Ok(Self { client, ..self.clone() })
+    }
+
+    /// Whether it is spoken to in clear: then it is a loopback address, and means this machine alone.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.base.scheme() == "http"
     }
 
     /// The server's name and port.

@@ -134,6 +134,12 @@ impl Infisical {
         Ok(Self { api, login, session: Mutex::new(None), config: self.config.clone() })
     }
 
+    /// Whether it is spoken to in clear: then it is a loopback address, and means this machine alone.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.api.is_plain()
+    }
+
     /// The server's name and port.
     #[must_use]
     pub fn server(&self) -> (String, u16) {
