@@ -3,6 +3,7 @@
 //! Invariants: a password goes to the channel's standard input and nowhere else, only in answer to our own question and
 //! once to each: the prompt is a random word that we chose, so neither a lecture nor a banner nor another program's question
 //! gets it, and a host that asks a second time has refused it. Nothing else is sent before the shell has said that it is there.
+//! Whoever repeats the command line (a login shell that traces, a wrapper that logs) says none of these words ([`Word`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,32 @@ struct Admission {
     admitted: String,
 }
 
+/// A random word in two halves. They stand apart in the command line, and only the shell that it starts puts them together:
+/// so the word is said by nobody but who was told to say it.
+struct Word {
+    first: String,
+    second: String,
+}
+
+impl Word {
+    fn new() -> Self {
+        let (first, second) = uuid::Uuid::new_v4().as_u64_pair();
+        Self { first: format!("{first:016x}"), second: format!("{second:016x}") }
+    }
+
+    /// What sets the variables of which [`SAID`](Self::SAID) is made.
+    fn set(&self) -> String {
+        format!("a={} b={}", self.first, self.second)
+    }
+
+    /// The word in a shell that has set its variables.
+    const SAID: &str = "\"$a$b\"";
+
+    fn whole(&self) -> String {
+        format!("{}{}", self.first, self.second)
+    }
+}
+
 impl Boot {
     /// The remote command for a way to become root, without a password.
     ///
@@ -51,7 +78,7 @@ impl Boot {
         let shell = format!("sh -c {}", quote::word(BOOT));
         let command = match become_method {
             Become::None => format!("exec {shell}"),
-            Become::Sudo => sudo("sudo -n", BOOT),
+            Become::Sudo => sudo("", "sudo -n", BOOT),
             Become::Doas => format!("exec doas -n {shell}"),
         };
         Self { command, password: None }
@@ -63,9 +90,14 @@ impl Boot {
         if become_method != Become::Sudo {
             return Self::new(become_method);
         }
-        let word = || uuid::Uuid::new_v4().simple().to_string();
-        let (question, admitted) = (word(), word());
-        let command = sudo(&format!("sudo -S -p {question}"), &format!("echo {admitted}; {BOOT}"));
+        let (question, admitted) = (Word::new(), Word::new());
+        let said = Word::SAID;
+        let command = sudo(
+            &format!("{}; ", question.set()),
+            &format!("sudo -S -p {said}"),
+            &format!("{}; echo {said}; {BOOT}", admitted.set()),
+        );
+        let (question, admitted) = (question.whole(), admitted.whole());
         Self { command, password: Some(Admission { password, trial: (trial, host.to_owned()), question, admitted }) }
     }
 
@@ -88,7 +120,8 @@ impl Boot {
 /// One call of sudo. What records standard input reads it first and hands on a copy, so that root's shell has another one
 /// than sudo was given: then it ends before anything was sent to it. Sudo is the process that the login's shell became, and
 /// `$0` is its number. Where that process cannot be looked at, the policy itself is asked, and any word of recording counts.
-fn sudo(call: &str, script: &str) -> String {
+/// The shells that are started trace nothing, whatever the login's shell has told those under it (`SHELLOPTS`).
+fn sudo(before: &str, call: &str, script: &str) -> String {
     let check = format!(
         "[ /proc/$0/fd/0 -ef /proc/self/fd/0 ] || {{ p=log_input; [ -e /proc/$0/fd/0 ] || \
          p=$(sudo -n -l -U \"$SUDO_USER\" 2>&1 | sed 's/!log_[a-z]*//g; s/NOLOG_[A-Z]*//g'); \
@@ -96,7 +129,7 @@ fn sudo(call: &str, script: &str) -> String {
          [ -n \"$p\" ] || {{ echo 'keyswap: sudo records standard input here (log_input)' >&2; exit {RECORDS}; }}; }}; {script}"
     );
     let start = format!("exec {call} -- sh -c {} $$", quote::word(&check));
-    format!("exec sh -c {}", quote::word(&format!("LC_ALL=C; export LC_ALL; {start}")))
+    format!("exec sh -c {}", quote::word(&format!("set +x; LC_ALL=C; export LC_ALL; {before}{start}")))
 }
 
 impl Admission {
@@ -265,6 +298,48 @@ mod tests {
             (format!("{ours}\nTouch your key"), Some("Touch your key")),
         ] {
             assert_eq!(admission.foreign_question(&errors).as_deref(), expected, "{errors}");
+        }
+    }
+
+    #[test]
+    fn who_repeats_the_command_says_none_of_its_words() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let sudo = dir.path().join("sudo");
+        std::fs::write(&sudo, "#!/bin/dash\nprintf '%s\\n' \"$3\" >asked\n").unwrap();
+        std::fs::set_permissions(&sudo, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let sh = dir.path().join("sh");
+        for (login, rc, inner) in [
+            ("bash", "set -x", "/bin/dash"),
+            ("bash", "set -xv", "/bin/bash"),
+            ("bash", "set -xv; export SHELLOPTS", "/bin/bash"),
+            ("dash", "set -x", "/bin/dash"),
+            (
+                "bash",
+                "logged() { printf '%s\\n' \"$1\"; echo $1; printf '%q\\n' \"$1\"; }; logged \"$command\"",
+                "/bin/bash",
+            ),
+        ] {
+            let _ = std::fs::remove_file(&sh);
+            symlink(inner, &sh).unwrap();
+            let boot = Boot::with_password(Become::Sudo, SecretString::from("x"), Arc::default(), "h1");
+            let path = format!("{}:/usr/bin:/bin", dir.path().display());
+            // As sshd starts it: the line is the shell's own, after what it reads first.
+            let ran = std::process::Command::new(login)
+                .args(["-c", &format!("{rc}\n{}", boot.command())])
+                .env("PATH", path)
+                .env("command", boot.command())
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            let Some(admission) = boot.password else { panic!("there is a password") };
+            for said in [ran.stdout, ran.stderr].map(|said| String::from_utf8(said).unwrap()) {
+                assert!(!said.contains(&admission.question), "{login} {rc}: {said}");
+                assert!(!said.contains(&admission.admitted), "{login} {rc}: {said}");
+            }
+            let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
+            assert_eq!(asked.trim(), admission.question, "{login} {rc}");
+            std::fs::remove_file(dir.path().join("asked")).unwrap();
         }
     }
 

@@ -37,6 +37,9 @@ const fn shell(what: &'static str, shell: &'static str) -> Row {
 
 const ROOT: &str = "root";
 
+/// A shell that repeats each command.
+const TRACED: &str = "/usr/local/bin/traced-bash";
+
 pub(super) const ROWS: &[Row] = &[
     sudo("sudo, everything without a password", "$U ALL=(ALL:ALL) NOPASSWD: ALL", None, ROOT),
     sudo("sudo, the least rule", "$U ALL=(root) NOPASSWD: /bin/sh", None, ROOT),
@@ -116,6 +119,16 @@ pub(super) const ROWS: &[Row] = &[
     shell("bash", "/bin/bash"),
     shell("busybox ash", "/usr/local/bin/ash"),
     shell("bash with a talkative .bashrc", "/usr/local/bin/noisy-bash"),
+    Row { shell: TRACED, ..sudo("traced bash, password", "$U ALL=(root) /bin/sh", Some(PASSWORD), ROOT) },
+    Row {
+        shell: TRACED,
+        ..sudo("traced bash, wrong password", "$U ALL=(root) /bin/sh", Some(WRONG), "the password was refused")
+    },
+    Row {
+        shell: TRACED,
+        ..sudo("traced bash, a password that is not needed", "$U ALL=(root) NOPASSWD: /bin/sh", Some(PASSWORD), ROOT)
+    },
+    shell("traced bash", TRACED),
     shell("no login", "/usr/sbin/nologin"),
 ];
 
@@ -126,7 +139,7 @@ fn user(number: usize) -> String {
 /// Makes a user for each case.
 pub(super) fn prepare(bench: &Bench) {
     let mut script = String::from(
-        "ln -s \"$(command -v busybox)\" /usr/local/bin/ash\nln -s /bin/bash /usr/local/bin/noisy-bash\n: >/etc/doas.conf\n\
+        "ln -s \"$(command -v busybox)\" /usr/local/bin/ash\nln -s /bin/bash /usr/local/bin/noisy-bash\nln -s /bin/bash /usr/local/bin/traced-bash\n: >/etc/doas.conf\n\
          mount -o remount,noexec /tmp\n",
     );
     let mut passwords = String::new();
@@ -143,11 +156,12 @@ pub(super) fn prepare(bench: &Bench) {
             file.replace("$U", &user),
         );
         passwords += &format!("{user}:{PASSWORD}\n");
-        if row.shell.contains("noisy") {
-            script += &format!(
-                "printf 'echo welcome; echo H 0 0; echo trouble >&2\\n' >/home/{user}/.bashrc; chown {user} /home/{user}/.bashrc\n"
-            );
-        }
+        let first = match row.shell {
+            TRACED => "echo traced; set -xv; export SHELLOPTS",
+            noisy if noisy.contains("noisy") => "echo welcome; echo H 0 0; echo trouble >&2",
+            _ => continue,
+        };
+        script += &format!("echo '{first}' >/home/{user}/.bashrc; chown {user} /home/{user}/.bashrc\n");
     }
     // A second question, by a module that every system has.
     for (number, _) in ROWS.iter().enumerate().filter(|(_, row)| row.rules.contains("second question")) {
