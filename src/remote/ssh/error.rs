@@ -112,7 +112,7 @@ pub enum Problem {
         why: String,
     },
     /// The host does not accept any of our keys.
-    #[error("the login was refused; tried {}{}{}", some(tried), listed("; not used: ", skipped), methods(remaining, *partial))]
+    #[error("the login was refused; tried {}{}{}", some(tried), listed("; not used: ", skipped), methods(remaining, *partial, tried))]
     LoginRefused {
         /// The keys that the host refused.
         tried: Vec<String>,
@@ -120,7 +120,7 @@ pub enum Problem {
         skipped: Vec<String>,
         /// The methods by which the host would still allow a login.
         remaining: Vec<String>,
-        /// A key was accepted, but the host wants another proof beside it.
+        /// The last of what was tried was accepted, but the host wants another proof beside it.
         partial: bool,
     },
     /// The host ended the connection after too many keys that it refused.

@@ -16,6 +16,7 @@ use super::error::{Problem, clean};
 use super::handler::Handler;
 use super::limit::Limit;
 use super::plan::{Plan, With};
+use super::question::asks_for_password;
 use super::stream::Fate;
 use crate::remote::Leave;
 
@@ -153,25 +154,38 @@ impl Plan {
                     // A host that knows passwords and still lists them has refused this one; one that hangs up, too.
                     wrong = !partial && (handle.is_closed() || remaining_methods.contains(&MethodKind::Password));
                     remaining = remaining_methods.iter().map(String::from).collect();
+                    if partial {
+                        // What it asks now is asked beside the password, which it has.
+                        leave.take().into_iter().for_each(Leave::taken);
+                    }
                 }
                 Err(error) => skipped.push(format!("the password: {error}")),
             }
             tried.push("the password".to_owned());
         }
-        // Only where it was not refused as a password already: nobody is to be locked out by us.
-        let refused = remaining.iter().any(|known| known == "password");
-        if !refused && remaining.iter().any(|known| known == "keyboard-interactive") && !handle.is_closed() {
-            match ask_back(user, handle, password).await {
-                Ok(()) => {
+        // Only where it was neither taken nor refused as a password already: nobody is to be locked out by us.
+        let open = leave.is_some() && !remaining.iter().any(|known| known == "password");
+        if open && remaining.iter().any(|known| known == "keyboard-interactive") && !handle.is_closed() {
+            let (given, why) = match ask_back(user, handle, password).await {
+                Answered::In => {
                     leave.take().into_iter().for_each(Leave::taken);
                     return Ok("the password".to_owned());
                 }
-                Err((given, why)) => {
-                    wrong |= given;
-                    skipped.push(format!("the password: {why}"));
+                Answered::InPart(wanted) => {
+                    leave.take().into_iter().for_each(Leave::taken);
+                    (remaining, partial) = (wanted, true);
+                    (true, None)
                 }
+                Answered::Refused(why) => {
+                    wrong = true;
+                    (true, Some(why))
+                }
+                Answered::Untold { given, why } => (given, Some(why)),
+            };
+            skipped.extend(why.map(|why| format!("the password: {why}")));
+            if given {
+                tried.push("the answer to a question".to_owned());
             }
-            tried.push("the answer to a question".to_owned());
         }
         if wrong {
             leave.take().into_iter().for_each(Leave::refused);
@@ -183,28 +197,51 @@ impl Plan {
     }
 }
 
-/// Gives the password to a host that asks for it as a question; other questions are not answered. What went wrong is told
-/// with whether the password was given.
-async fn ask_back(user: &str, handle: &mut Handle<Handler>, password: &SecretString) -> Result<(), (bool, String)> {
+/// What became of a password that was to be the answer to a question.
+enum Answered {
+    /// Logged in.
+    In,
+    /// The host took it, and wants one of these beside it.
+    InPart(Vec<String>),
+    /// The host refused it.
+    Refused(String),
+    /// It was not given; or it was, and the host asks for something else without a word about it.
+    Untold { given: bool, why: String },
+}
+
+/// Gives the password to a host that asks for it as a question; other questions are not answered.
+async fn ask_back(user: &str, handle: &mut Handle<Handler>, password: &SecretString) -> Answered {
     let mut given = false;
+    let over = |given, why| if given { Answered::Refused(why) } else { Answered::Untold { given, why } };
     let mut asked = handle.authenticate_keyboard_interactive_start(user, None::<String>).await;
     // A host may send empty questions, but not for ever.
     for _ in 0..4 {
-        let answers = match asked.map_err(|error| (given, error.to_string()))? {
-            Asked::Success => return Ok(()),
-            Asked::Failure { .. } => return Err((given, "the host refused it".to_owned())),
-            Asked::InfoRequest { prompts, .. } => match prompts.as_slice() {
+        let answers = match asked {
+            Err(error) => return over(given, error.to_string()),
+            Ok(Asked::Success) => return Answered::In,
+            Ok(Asked::Failure { partial_success: true, remaining_methods }) if given => {
+                return Answered::InPart(remaining_methods.iter().map(String::from).collect());
+            }
+            Ok(Asked::Failure { .. }) => return over(given, "the host refused it".to_owned()),
+            Ok(Asked::InfoRequest { instructions, prompts, .. }) => match prompts.as_slice() {
                 [] => Vec::new(),
-                [one] if !one.echo && !given => {
+                [one] if !one.echo && asks_for_password(&one.prompt, &instructions, user) => {
+                    if given {
+                        return over(given, "the host asks for it again".to_owned());
+                    }
                     given = true;
                     vec![password.expose_secret().to_owned()]
                 }
-                [one, ..] => return Err((given, format!("the host asks another question: {}", clean(&one.prompt)))),
+                all => {
+                    let all: Vec<&str> = all.iter().map(|one| one.prompt.as_str()).collect();
+                    let why = format!("the host asks another question: {}", clean(&all.join(" / ")));
+                    return Answered::Untold { given, why };
+                }
             },
         };
         asked = handle.authenticate_keyboard_interactive_respond(answers).await;
     }
-    Err((given, "the host asks without end".to_owned()))
+    Answered::Untold { given, why: "the host asks without end".to_owned() }
 }
 
 async fn attempt(

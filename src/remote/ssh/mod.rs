@@ -16,6 +16,7 @@ mod link;
 mod login;
 mod plan;
 mod program;
+mod question;
 mod session;
 mod sign;
 mod stream;

@@ -9,15 +9,16 @@ use camino::{Utf8Path, Utf8PathBuf};
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
-use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session as ServerSession, VerifiedPublicKey};
-use russh::{Channel, ChannelId, Disconnect};
+use russh::server::{self, Auth, ChannelOpenHandle, Msg, Response, Session as ServerSession, VerifiedPublicKey};
+use russh::{Channel, ChannelId, Disconnect, MethodKind, MethodSet};
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::model::Connection;
-use crate::remote::{Exit, Lost, NoPasswords, Pipe};
+use crate::model::SecretSource;
+use crate::remote::{Exit, Lost, NoPasswords, Passwords, Pipe, Trials};
 
 struct Nobody;
 
@@ -140,7 +141,11 @@ impl Stage {
     }
 
     fn dialer(&self) -> Dialer {
-        Dialer::new(DialerConfig {
+        Dialer::new(self.config())
+    }
+
+    fn config(&self) -> DialerConfig {
+        DialerConfig {
             home: self.dir().to_owned(),
             global_known_hosts: Vec::new(),
             agent_socket: None,
@@ -148,7 +153,7 @@ impl Stage {
             passwords: Arc::new(NoPasswords),
             trials: Arc::default(),
             keepalive: Keepalive::default(),
-        })
+        }
     }
 
     fn connection(&self, port: u16) -> Connection {
@@ -161,7 +166,10 @@ impl Stage {
     }
 
     /// Serves the rogue for as long as the test runs; hangs up on the first `rude` visitors.
-    async fn serve(&self, rogue: &Rogue, rude: usize) -> (u16, Arc<AtomicUsize>) {
+    async fn serve<H>(&self, rogue: &H, rude: usize) -> (u16, Arc<AtomicUsize>)
+    where
+        H: server::Handler<Error = russh::Error> + Clone + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let config = Arc::new(server::Config {
@@ -329,4 +337,147 @@ async fn a_server_with_only_old_algorithms_is_named_as_such() {
     let error = stage.dialer().connect(&stage.connection(port)).await.err().unwrap();
     let Problem::NoCommonAlgorithm { what, theirs } = &error.problem else { panic!("{error}") };
     assert_eq!((what.as_str(), theirs.as_str()), ("host key type", "ssh-rsa"));
+}
+
+const PASSWORD: &str = "test-token password";
+
+/// Gives the password.
+struct Given;
+
+impl Passwords for Given {
+    fn read<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a SecretSource,
+    ) -> futures_util::future::BoxFuture<'a, Result<SecretString, String>> {
+        Box::pin(async { Ok(SecretString::from(PASSWORD)) })
+    }
+}
+
+/// What the first proof of a login is.
+#[derive(Clone, Copy)]
+enum First {
+    Nothing,
+    Key,
+    Password,
+}
+
+/// A server that asks, after a first proof, these questions one by one; it takes the password for each that names one, and then
+/// a last answer that nobody here knows.
+#[derive(Clone)]
+struct Inquirer {
+    first: First,
+    questions: &'static [&'static str],
+    asked: usize,
+    /// What it was given, by the question.
+    given: Arc<Mutex<Vec<(&'static str, String)>>>,
+}
+
+impl Inquirer {
+    fn new(first: First, questions: &'static [&'static str]) -> Self {
+        Self { first, questions, asked: 0, given: Arc::default() }
+    }
+
+    fn in_part(&self) -> Auth {
+        let wanted = MethodSet::from([MethodKind::KeyboardInteractive].as_slice());
+        Auth::Reject { proceed_with_methods: Some(wanted), partial_success: true }
+    }
+
+    fn refuse(&self) -> Auth {
+        let method = match self.first {
+            First::Nothing => MethodKind::KeyboardInteractive,
+            First::Key => MethodKind::PublicKey,
+            First::Password => MethodKind::Password,
+        };
+        Auth::Reject { proceed_with_methods: Some(MethodSet::from([method].as_slice())), partial_success: false }
+    }
+}
+
+impl server::Handler for Inquirer {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        Ok(if matches!(self.first, First::Key) { self.in_part() } else { self.refuse() })
+    }
+
+    async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, Self::Error> {
+        if !matches!(self.first, First::Password) {
+            return Ok(self.refuse());
+        }
+        self.given.lock().unwrap().push(("as a password", password.to_owned()));
+        Ok(self.in_part())
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        if let Some(answers) = response {
+            let question = self.questions[self.asked];
+            let answers: Vec<String> = answers.map(|answer| String::from_utf8_lossy(&answer).into_owned()).collect();
+            self.given.lock().unwrap().push((question, answers.concat()));
+            self.asked += 1;
+        }
+        Ok(match self.questions.get(self.asked) {
+            Some(question) => Auth::Partial {
+                name: "".into(),
+                instructions: "".into(),
+                prompts: vec![((*question).into(), false)].into(),
+            },
+            None => Auth::Accept,
+        })
+    }
+}
+
+/// A first proof, the questions after it, those that get the password, what is said, and whether other hosts still get it.
+type Asked = (First, &'static [&'static str], &'static [&'static str], &'static str, bool);
+
+#[tokio::test]
+async fn a_question_for_a_code_does_not_get_the_password() {
+    const CODE: &[&str] = &["Verification code: "];
+    let cases: [Asked; 6] = [
+        (First::Nothing, &["Password: "], &["Password: "], "in", true),
+        (First::Key, &["Password: "], &["Password: "], "in", true),
+        (First::Key, CODE, &[], "the host asks another question: Verification code:; a key was accepted", true),
+        (
+            First::Password,
+            CODE,
+            &["as a password"],
+            "the password was accepted, the host also wants keyboard-interactive",
+            true,
+        ),
+        // Once more would be a second try.
+        (First::Nothing, &["Password: ", "Password: "], &["Password: "], "the host asks for it again", false),
+        (
+            First::Nothing,
+            &["Password: ", "Verification code: "],
+            &["Password: "],
+            "the host asks another question: Verification code:",
+            true,
+        ),
+    ];
+    for (first, questions, given, expected, goes_on) in cases {
+        let stage = Stage::set();
+        let inquirer = Inquirer::new(first, questions);
+        let (port, _) = stage.serve(&inquirer, 0).await;
+        let trials = Arc::new(Trials::default());
+        let dialer =
+            Dialer::new(DialerConfig { passwords: Arc::new(Given), trials: Arc::clone(&trials), ..stage.config() });
+        let source = SecretSource::Prompt;
+        let keys = if matches!(first, First::Key) { vec!["~/id".into()] } else { vec![Connection::NONE.into()] };
+        let connection = Connection { identity_files: keys, password: Some(source.clone()), ..stage.connection(port) };
+        let said = match dialer.connect(&connection).await {
+            Ok(_) => "in".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(said == expected || said.contains(expected) && expected != "in", "{questions:?}: {said}");
+        let took: Vec<(&str, String)> = inquirer.given.lock().unwrap().clone();
+        assert!(took.iter().all(|(_, answer)| answer == PASSWORD), "{questions:?}");
+        assert_eq!(took.iter().map(|(question, _)| *question).collect::<Vec<_>>(), given, "{said}");
+        // Whether other hosts still get it.
+        let trial = trials.of(crate::remote::Opens::Login, "ops", Some(&source));
+        assert_eq!(trial.leave("another").await.is_ok(), goes_on, "{questions:?}: {said}");
+    }
 }

@@ -43,10 +43,12 @@ pub(super) fn some(items: &[String]) -> String {
     if items.is_empty() { "no key".to_owned() } else { items.join(", ") }
 }
 
-pub(super) fn methods(remaining: &[String], partial: bool) -> String {
+pub(super) fn methods(remaining: &[String], partial: bool, tried: &[String]) -> String {
+    // The keys have names of their own.
+    let accepted = tried.last().map(String::as_str).filter(|last| last.starts_with("the ")).unwrap_or("a key");
     match (remaining.is_empty(), partial) {
         (true, _) => String::new(),
-        (false, true) => format!("; a key was accepted, the host also wants {}", remaining.join(" or ")),
+        (false, true) => format!("; {accepted} was accepted, the host also wants {}", remaining.join(" or ")),
         (false, false) => format!("; the host allows {}", remaining.join(", ")),
     }
 }
