@@ -2,7 +2,8 @@
 //!
 //! Invariants: an undefined variable is an error, no file is read, no secret is in reach. In a command line each
 //! `{{ … }}` becomes exactly one word: it is quoted, and it is refused where the quotes would mean something else
-//! (inside quotes, comments, here-documents and backticks).
+//! (inside quotes, comments, here-documents, backticks, arithmetic, indices and `${…}`). What a command makes of its word, as
+//! `eval`, `sh -c` and arithmetic comparisons do, is its own affair.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -297,10 +298,19 @@ fn explain(error: &Error, what: &str) -> Fault {
     Fault::new(format!("{what}: {why}")).range(error.range())
 }
 
-/// How far the shell has come in a command line: enough to know whether a quoted word may stand here.
+/// How far the shell has come in a command line: enough to know whether a quoted word may stand here. Where shells disagree, or
+/// telling would need all of their grammar, it may not, and neither may it behind that place.
 #[derive(Debug, Default)]
 struct ShellState {
     context: Context,
+    /// What ends the expansions that it is in; a word may stand in none of them.
+    inside: Vec<char>,
+    /// What was read in them.
+    read: String,
+    /// The bracket that was just read begins a word, and may be the command `[`.
+    may_be_test: bool,
+    /// It is behind `>&`. A word there that is no number bash expands twice, the second time without its quotes.
+    duplicates: bool,
     escaped: bool,
     in_word: bool,
     last: Option<char>,
@@ -319,45 +329,108 @@ enum Context {
 impl ShellState {
     fn read(&mut self, text: &str) {
         for c in text.chars() {
-            if self.escaped {
-                self.escaped = false;
-                self.in_word = true;
-                self.last = None;
-                continue;
+            self.one(c);
+        }
+    }
+
+    fn one(&mut self, c: char) {
+        if std::mem::take(&mut self.escaped) {
+            // An escaped line end is not there at all: what stands before it and what comes after it belong together.
+            if c != '\n' {
+                (self.in_word, self.last) = (true, None);
             }
-            match (self.context, c) {
-                (Context::Single, '\'') | (Context::Double, '"') => self.context = Context::Bare,
-                (Context::Comment, '\n') => self.context = Context::Bare,
-                (Context::Single | Context::Comment, _) => {}
-                (Context::Double | Context::Bare, '\\') => self.escaped = true,
-                (Context::Double | Context::Bare, '`') => self.tainted = Some("backticks"),
-                (Context::Double, _) => {}
-                (Context::Bare, '\'') => {
-                    self.context = Context::Single;
-                    if self.last == Some('$') {
-                        self.tainted = Some("$'…'");
-                    }
+            return;
+        }
+        // What a shell takes for a blank, whatever else is one.
+        let blank = matches!(c, ' ' | '\t' | '\n');
+        if std::mem::take(&mut self.may_be_test) && (blank || c == '[') {
+            self.inside.clear();
+        } else if let Some(end) = self.inside.last() {
+            if c == *end {
+                self.inside.pop();
+            } else {
+                self.expansion(c);
+            }
+            (self.in_word, self.last) = (!blank, Some(c));
+            return;
+        }
+        match (self.context, c) {
+            (Context::Single, '\'') | (Context::Double, '"') => self.context = Context::Bare,
+            (Context::Comment, '\n') => self.context = Context::Bare,
+            (Context::Single | Context::Comment, _) => {}
+            (Context::Double | Context::Bare, '\\') => {
+                self.escaped = true;
+                return;
+            }
+            (Context::Double | Context::Bare, '`') => self.tainted = Some("backticks"),
+            (Context::Double | Context::Bare, '{') if self.last == Some('$') => self.enter("}"),
+            // Within it quotes begin anew; elsewhere it changes nothing about them.
+            (Context::Double, '(') if self.last == Some('$') => self.enter(")"),
+            (Context::Double, '[') if self.last == Some('$') => self.enter("]"),
+            (Context::Double, _) => {}
+            (Context::Bare, '\'') => {
+                self.context = Context::Single;
+                if self.last == Some('$') {
+                    self.tainted = Some("$'…'");
                 }
-                (Context::Bare, '"') => self.context = Context::Double,
-                (Context::Bare, '#') if !self.in_word => self.context = Context::Comment,
-                (Context::Bare, '<') if self.last == Some('<') => self.tainted = Some("a here-document"),
-                (Context::Bare, _) => {}
             }
-            self.in_word = !(c.is_whitespace() || matches!(c, ';' | '&' | '|' | '(' | ')' | '<' | '>'));
-            self.last = Some(c);
+            (Context::Bare, '"') => self.context = Context::Double,
+            // Behind `$(…)` it is part of the word, behind `(…)` it is a comment.
+            (Context::Bare, '#') if self.last == Some(')') => self.tainted = Some("`)#`"),
+            (Context::Bare, '#') if !self.in_word => self.context = Context::Comment,
+            (Context::Bare, '<') if self.last == Some('<') => self.tainted = Some("a here-document"),
+            // Of its own grammar, and what bash does after an error in it is not what it does elsewhere.
+            (Context::Bare, '(') if self.last == Some('=') => self.tainted = Some("an array"),
+            // Arithmetic, which knows no quotes.
+            (Context::Bare, '(') if self.last == Some('(') => self.enter("))"),
+            // Perhaps an array's index, which is arithmetic too; the second bracket of `[[` is none.
+            (Context::Bare, '[') if self.last != Some('[') => {
+                self.may_be_test = !self.in_word;
+                self.enter("]");
+            }
+            (Context::Bare, _) => {}
+        }
+        let ends = matches!(c, ';' | '&' | '|' | '(' | ')' | '<' | '>');
+        if self.context == Context::Bare {
+            let begins = c == '&' && matches!(self.last, Some('<' | '>'));
+            self.duplicates = begins || (self.duplicates && !ends && !(blank && self.in_word));
+        }
+        self.in_word = !(blank || ends);
+        self.last = Some(c);
+    }
+
+    fn enter(&mut self, ends: &str) {
+        self.inside.extend(ends.chars());
+        self.read.clear();
+    }
+
+    /// A character in an expansion. What would need a look at its quotes, comments or commands makes all behind it uncertain.
+    fn expansion(&mut self, c: char) {
+        self.read.push(c);
+        let in_braces = self.inside.last() == Some(&'}');
+        match c {
+            '(' => self.inside.push(')'),
+            '[' => self.inside.push(']'),
+            '{' if self.last == Some('$') => self.inside.push('}'),
+            '#' if in_braces => {}
+            '\'' | '"' | '`' | '\\' | '#' | ';' | '<' | '\n' => self.tainted = Some("such an expansion"),
+            _ if self.read.ends_with("case") => self.tainted = Some("such an expansion"),
+            _ => {}
         }
     }
 
     fn place_word(&mut self) -> Result<(), Fault> {
         let wrong = match (self.tainted, self.context, self.escaped) {
             (Some(what), ..) => Some(what),
+            _ if !self.inside.is_empty() => Some("the beginning of an expansion"),
             (_, Context::Single | Context::Double, _) => Some("quotes"),
             (_, Context::Comment, _) => Some("a comment"),
             (_, _, true) => Some("a backslash"),
+            _ if self.last == Some('$') => Some("a dollar sign"),
+            _ if self.duplicates => Some("`>&`"),
             (None, Context::Bare, false) => None,
         };
-        self.in_word = true;
-        self.last = None;
+        (self.in_word, self.last, self.may_be_test) = (true, None, false);
         match wrong {
             None => Ok(()),
             Some("quotes") => Err(Fault::new("`{{ … }}` may not stand inside quotes in a command line")
@@ -437,6 +510,26 @@ mod tests {
             "cat <<EOF\n{{ x }}\nEOF",
             "echo `cat {{ x }}`",
             "echo $'\\'' {{ x }}",
+            "echo $(( {{ x }} ))",
+            "echo $(\\\n( {{ x }} ))",
+            "(( {{ x }} ))",
+            "echo $[ {{ x }} ]",
+            "a[{{ x }}]=1",
+            "a=([{{ x }}]=1)",
+            "echo ${a:-{{ x }}}",
+            "echo \"${a:-\"{{ x }}\"}\"",
+            "echo \"$(echo \"{{ x }}\")\"",
+            "echo \"$(case a in a) echo \"{{ x }}\";; esac)\"",
+            "echo ${{ x }}",
+            "echo $\\\n{{ x }}",
+            "true \\\n# {{ x }}",
+            "cat <\\\n<E\n{{ x }}\nE",
+            "echo >&{{ x }}",
+            "echo <& a{{ x }}",
+            "echo $(true)#'\n{{ x }}'",
+            "((1))#'\n'{{ x }}",
+            "echo a\r#'\n{{ x }}'",
+            "echo a\u{a0}#'\n{{ x }}'",
         ] {
             assert!(check(raw, Mode::Shell).is_err(), "{raw}");
             assert!(check(raw, Mode::Plain).unwrap(), "{raw}");
@@ -448,6 +541,12 @@ mod tests {
             "f --file={{ x }} >{{ y }} | $(g {{ z }})",
             "echo \\\\{{ x }}",
             "echo \"$HOME\" 'a' {{ x }}",
+            "echo a\\\n# {{ x }}",
+            "cp \\\n  {{ x }} \\\n  {{ y }}",
+            "n=$((n + (1 * 2))); echo \"$((n)) $(uname -r) ${HOME}/x\" ${n#0} 2>&1 >/x {{ x }}",
+            "[ {{ x }} = y ] && [ -n {{ y }} ]",
+            "[[ -e /x ]] && ls [0-9]* a[bc] {{ x }}",
+            "case {{ x }} in {{ y }}) f {{ z }};; esac",
         ] {
             assert!(check(raw, Mode::Shell).unwrap(), "{raw}");
         }

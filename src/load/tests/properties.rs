@@ -69,6 +69,76 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Pieces of command lines: what shells take for more than itself, and words that name no program.
+const SPECIAL: &[&str] = &[
+    "'",
+    "\"",
+    "\\",
+    "\\\n",
+    "\n",
+    "\r",
+    "\u{a0}",
+    "#",
+    "$",
+    "(",
+    ")",
+    "{",
+    "}",
+    "[",
+    "]",
+    "`",
+    "<",
+    "<<x",
+    ">",
+    "|",
+    "&",
+    ";",
+    "=",
+    ":-",
+    "$(",
+    "${",
+    "$((",
+    "((",
+    "))",
+    "$'",
+    "[[ ",
+    " ]]",
+    "[ ",
+    " ]",
+    "a[",
+    "]=",
+    "a=(",
+    "case a in a) ",
+    ";; esac",
+    "\"$(",
+    ")\"",
+    "\"${a:-",
+    "}\"",
+    " ",
+    " ",
+    " ",
+    "a",
+    "a",
+    "x",
+    "x\n",
+    ": ",
+    " #",
+];
+
+fn line() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(SPECIAL), 0..9).prop_map(|pieces| pieces.concat())
+}
+
+/// Values that run something where their quotes do not hold: the file of this name is made.
+const RUNS: &[&str] = &[
+    "$(: >ran)\n: >ran\n",
+    "'$(: >ran)\n: >ran\n'",
+    "\"$(: >ran)\n: >ran\n\"",
+    "`: >ran`;: >ran;",
+    "\\'\n: >ran\n",
+    "' \"\n: >ran\nx",
+];
+
 fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(piece(), 0..14).prop_map(|pieces| pieces.concat())
 }
@@ -112,6 +182,38 @@ proptest! {
         let line = scope.fill("a --b={{ x.raw }} {{ x.raw }}", crate::load::template::Mode::Shell).unwrap();
         let words = shlex::split(&line).unwrap();
         prop_assert_eq!(words, vec!["a".to_owned(), format!("--b={value}"), value]);
+    }
+}
+
+proptest! {
+    // Few lines are taken, and few of these are twisted: more are drawn than elsewhere.
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: ProptestConfig::default().cases.saturating_mul(16),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_shell_runs_what_is_inserted(before in line(), after in line(), value in prop::sample::select(RUNS)) {
+        let raw = format!("{before}{{{{ x.raw }}}}{after}");
+        let vars = std::collections::BTreeMap::from([(
+            "x",
+            crate::load::template::Var { value: serde_json::json!({ "raw": value }), place: None },
+        )]);
+        let scope = crate::load::template::Scope::new(vars);
+        // What is refused is not the subject; what stands around it may be no whole command.
+        if let Ok(line) = scope.fill(&raw, crate::load::template::Mode::Shell) {
+            let dir = tempfile::tempdir().unwrap();
+            for shell in [&["dash"][..], &["bash"], &["busybox", "ash"]] {
+                let program = std::path::Path::new(if shell[0] == "dash" || shell[0] == "bash" { "/bin" } else { "/usr/bin" });
+                let mut command = std::process::Command::new(program.join(shell[0]));
+                command.args(&shell[1..]).args(["-c", &line]).current_dir(dir.path());
+                // No program is found.
+                command.env_clear().env("PATH", dir.path()).stdin(std::process::Stdio::null());
+                command.output().unwrap();
+                prop_assert!(!dir.path().join("ran").exists(), "{shell:?} {line:?}");
+            }
+        }
     }
 }
 
