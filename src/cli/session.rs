@@ -88,19 +88,47 @@ impl Session {
         (!value.is_empty()).then_some(value)
     }
 
-    pub(super) fn home(&self) -> Utf8PathBuf {
-        self.var("HOME").unwrap_or_else(|| "/".to_owned()).into()
+    /// The operator's home directory. Where no variable names it (timers, cron) the password file does.
+    fn known_home(&self) -> Result<Utf8PathBuf, CliError> {
+        let from_passwd = || std::env::home_dir().and_then(|home| Utf8PathBuf::from_path_buf(home).ok());
+        let home = self.var("HOME").map(Utf8PathBuf::from).or_else(from_passwd);
+        home.filter(|home| home.is_absolute())
+            .ok_or_else(|| CliError::usage("neither HOME nor the password file names your home directory: set HOME"))
     }
 
+    /// The same for where it only says what may be read: nothing is there then.
+    pub(super) fn home(&self) -> Utf8PathBuf {
+        self.known_home().unwrap_or_else(|_| "/".into())
+    }
+
+    /// The operator's login name.
+    fn known_user(&self) -> Result<String, CliError> {
+        self.var("USER")
+            .or_else(|| self.var("LOGNAME"))
+            .or_else(|| self.user_by_id())
+            .ok_or_else(|| CliError::usage("neither USER nor LOGNAME nor the password file names your user: set USER"))
+    }
+
+    /// As `id` tells it, which asks directory services, too.
+    fn user_by_id(&self) -> Option<String> {
+        let mut id = std::process::Command::new("id");
+        id.args(["-u", "-r", "-n"]).env_clear().stdin(std::process::Stdio::null());
+        let said = id.env("PATH", self.var("PATH").unwrap_or_else(|| "/usr/bin:/bin".to_owned())).output().ok()?;
+        let name = String::from_utf8(said.stdout).ok()?.trim().to_owned();
+        // Without a name some print the number.
+        (said.status.success() && !name.is_empty() && name.parse::<u32>().is_err()).then_some(name)
+    }
+
+    /// Who is at work, in any case.
     fn user(&self) -> String {
-        self.var("USER").or_else(|| self.var("LOGNAME")).unwrap_or_else(|| "root".to_owned())
+        self.known_user().unwrap_or_else(|_| format!("uid-{}", rustix::process::getuid().as_raw()))
     }
 
     pub(super) fn context(&self) -> Result<Context, CliError> {
         let cwd = std::env::current_dir().map_err(|error| CliError::internal("cannot tell where I am", error))?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
             .map_err(|path| CliError::usage(format!("{} is not UTF-8", path.display())))?;
-        Ok(Context { home: self.home(), cwd, user: self.user() })
+        Ok(Context { home: self.known_home()?, cwd, user: self.known_user()? })
     }
 
     /// Where runs are journaled.
@@ -108,7 +136,7 @@ impl Session {
         let dir = match (&self.global.state_dir, self.var("XDG_STATE_HOME")) {
             (Some(dir), _) => PathBuf::from(dir),
             (None, Some(base)) if base.starts_with('/') => PathBuf::from(base).join("keyswap"),
-            _ => PathBuf::from(self.home().join(".local/state/keyswap")),
+            _ => PathBuf::from(self.known_home()?.join(".local/state/keyswap")),
         };
         let store = Store::open(&dir)?;
         #[cfg(debug_assertions)]

@@ -205,6 +205,7 @@ impl Ways<'_> {
         let plain = Connection::new(none.connection.address.clone(), none.connection.port, &none.connection.user);
         let mut hop = Reach {
             connection: Connection {
+                // Where the text names none, what ssh says takes the place of either.
                 user: match (text.contains('@'), from.jump_by_ssh || by_ssh("user")) {
                     (false, true) => self.context.user.clone(),
                     _ => plain.user.clone(),

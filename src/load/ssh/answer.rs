@@ -220,8 +220,12 @@ impl Settings {
             let port = port.parse().map_err(|_| Problem::new("is no port"));
             self.port = self.checked("Port", port);
         }
-        if let Some(user) = answer.set("user", usual).and_then(|values| values.first().copied()) {
-            self.user = self.checked("User", check::user(user));
+        // Whether a file says it cannot be told where it is the operator's own name; ssh would take it in any case.
+        if let Some(user) = answer.one("user") {
+            self.user = match check::user(user) {
+                Err(_) if usual.one("user") == Some(user) => None,
+                checked => self.checked("User", checked),
+            };
         }
         if let Some(hops) = answer.set("proxyjump", usual) {
             let hops = hops.iter().flat_map(|hops| hops.split(',')).map(str::trim);

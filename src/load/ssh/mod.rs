@@ -212,7 +212,10 @@ impl Settings {
         lay!("address", self.address, connection.address);
 
         lay!("port", self.port, connection.port);
-        lay!("user", self.user, connection.user);
+        // It is told as ssh's only where it makes a difference.
+        if self.user.as_ref() != Some(&connection.user) {
+            lay!("user", self.user, connection.user);
+        }
         lay!("identity_file", self.identity_files, connection.identity_files);
         lay!("identities_only", self.identities_only, connection.identities_only);
         lay!("identity_agent", self.identity_agent, connection.identity_agent);

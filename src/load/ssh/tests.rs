@@ -121,6 +121,25 @@ fn what_a_file_sets_is_taken() {
     assert_eq!(global.known_hosts, ["/home/me/.ssh/known_hosts", "/home/me/.ssh/known_hosts2", "/g"]);
 }
 
+/// `user me` is what ssh says without any file, too: as a file's own word it cannot be told apart.
+#[test]
+fn the_user_is_ssh_s_where_the_inventory_names_none() {
+    let mut context = context();
+    context.user = "alice".to_owned();
+    let ssh = canned(&[("a", ""), ("b", "user me"), ("c", "user deploy"), ("d", "user deploy")]);
+    let asking = Asking { ssh: &ssh, pattern: "all", limit: None, user: None };
+    let text = "[defaults]\nssh_config = true\n[hosts.a]\n[hosts.b]\n[hosts.c]\n\
+                [hosts.d]\nuser = 'ops'\njump = ['gate.example.net', 'door@b.example.net']\n";
+    let texts = [("i.toml".into(), text.to_owned())];
+    let inventory = crate::load::inventory::from_texts(Sink::default(), &texts, &context, Some(&asking)).unwrap();
+    let users = ["a", "b", "c", "d"].map(|name| host(&inventory, name).connection.user);
+    assert_eq!(users, ["me", "me", "deploy", "ops"]);
+    let hops: Vec<String> = host(&inventory, "d").connection.jump.into_iter().map(|hop| hop.connection.user).collect();
+    assert_eq!(hops, ["me", "door"]);
+    let origin = |name: &str| inventory.origins[&name.parse::<HostName>().unwrap()].of.get("user").copied();
+    assert_eq!([origin("b"), origin("d")], [Some(Origin::SshConfig), Some(Origin::Inventory)]);
+}
+
 #[test]
 fn what_cannot_be_honoured_is_an_error_unless_the_inventory_says_it_better() {
     for (says, word) in [

@@ -27,6 +27,11 @@ const CASES: &[Case] = &[
     case("a host", "Host a\n HostName 192.0.2.1\n User deploy\n Port 2022\n", &[("a", ""), ("b", "")]),
     case("the first value wins", "Host a\n Port 1\nHost *\n Port 2\n User u\n", &[("a", ""), ("b", "")]),
     case("before any host", "Port 7\nHost a\n Port 8\n", &[("a", ""), ("b", "")]),
+    case(
+        "the operator's own name",
+        "Host a\n User USER\nHost *\n User u\n",
+        &[("a", ""), ("b", ""), ("c", "user = 'x'")],
+    ),
     case("patterns", "Host web-* !web-9 ?1\n User w\n", &[("web-1", ""), ("web-9", ""), ("x1", ""), ("xx1", "")]),
     case("equal signs, quotes, case", "host=a\n PORT = 99\n user \"deploy\"\n", &[("a", "")]),
     case("name in the address", "Host *\n HostName %h.example.net\n", &[("a", ""), ("b", "address = '192.0.2.9'")]),
@@ -126,7 +131,7 @@ fn login() -> String {
 }
 
 /// What OpenSSH says, in the inventory's terms: each setting that a file makes.
-fn wanted(desk: &Desk, name: &str, keys: &str) -> BTreeMap<&'static str, Vec<String>> {
+fn wanted(desk: &Desk, as_user: &str, name: &str, keys: &str) -> BTreeMap<&'static str, Vec<String>> {
     let of = |key: &str| keys.split_once(&format!("{key} = ")).map(|(_, value)| value.trim_matches('\'').to_owned());
     let mut words = vec!["-F".to_owned(), "conf".to_owned()];
     words.extend(of("user").into_iter().flat_map(|user| ["-l".to_owned(), user]));
@@ -137,6 +142,11 @@ fn wanted(desk: &Desk, name: &str, keys: &str) -> BTreeMap<&'static str, Vec<Str
     let usual = desk.ssh(&["-F".to_owned(), "none".to_owned(), "--".to_owned(), name.to_owned()]);
     let home = passwd().1;
     let mut wanted = BTreeMap::new();
+    // ssh's user goes for every host for which the inventory names none, whether a file says it or not.
+    let user = said["user"].clone();
+    if user != [as_user] && !keys.contains("user =") {
+        wanted.insert("user", user);
+    }
     let mut take = |key: &'static str, by: &str, change: &dyn Fn(&str) -> Vec<String>| {
         let values = said.get(by).cloned().unwrap_or_default();
         if !values.is_empty() && Some(&values) != usual.get(by) && !keys.contains(&format!("{key} =")) {
@@ -156,7 +166,6 @@ fn wanted(desk: &Desk, name: &str, keys: &str) -> BTreeMap<&'static str, Vec<Str
     };
     take("address", "hostname", &same);
     take("port", "port", &same);
-    take("user", "user", &same);
     take("jump", "proxyjump", &list);
     take("identity_file", "identityfile", &path);
     take("identities_only", "identitiesonly", &|_| vec!["true".to_owned()]);
@@ -178,12 +187,17 @@ fn what_is_taken_is_what_ssh_says() {
     desk.write("inc/one.conf", "User one\nHost b\n User two\n");
     desk.write("inc/two.conf", "Host *\n IdentityFile /included\n");
     let (mut asked, mut wrong) = (0, Vec::new());
-    for case in CASES {
+    // keyswap's own default is $USER, ssh's the name in the password file.
+    for (case, user) in CASES.iter().flat_map(|case| [(case, login()), (case, "alice".to_owned())]) {
         // A relative `Include` is looked for under ~/.ssh, which is not this desk's.
-        desk.write("conf", &case.config.replace("inc/", &format!("{}/inc/", desk.0.path().display())));
+        desk.write(
+            "conf",
+            &case.config.replace("USER", &login()).replace("inc/", &format!("{}/inc/", desk.0.path().display())),
+        );
         let hosts: String = case.hosts.iter().map(|(name, keys)| format!("[hosts.{name}]\n{keys}\n")).collect();
         desk.write("inv.toml", &format!("[defaults]\nssh_config = \"conf\"\n{hosts}"));
-        let said = desk.keyswap(&["hosts", "-i", "inv.toml", "--output", "jsonl"]);
+        let mut program = desk.program(env!("CARGO_BIN_EXE_keyswap"));
+        let said = Said::of(program.env("USER", &user), &["hosts", "-i", "inv.toml", "--output", "jsonl"]);
         assert_eq!(said.code, Some(0), "{}: {}", case.what, said.all());
         for ((name, keys), host) in case.hosts.iter().zip(&said.events) {
             let settings = host["settings"].as_object().unwrap().iter();
@@ -191,15 +205,52 @@ fn what_is_taken_is_what_ssh_says() {
                 let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 (key.as_str(), setting["value"].as_array().unwrap().iter().map(text).collect::<Vec<_>>())
             });
-            let (taken, wanted) = (taken.collect::<BTreeMap<_, _>>(), wanted(&desk, name, keys));
+            let (taken, wanted) = (taken.collect::<BTreeMap<_, _>>(), wanted(&desk, &user, name, keys));
             asked += 1;
             if taken != wanted {
-                wrong.push(format!("{}, {name}: ssh says {wanted:?}, keyswap took {taken:?}", case.what));
+                wrong.push(format!("{} as {user}, {name}: ssh says {wanted:?}, keyswap took {taken:?}", case.what));
             }
         }
     }
     println!("ssh_config: {} files, {asked} hosts, {} taken as ssh says", CASES.len(), asked - wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Timers and cron jobs may have neither.
+#[test]
+fn without_variables_the_password_file_says_who_and_where_one_is() {
+    let desk = Desk::new();
+    desk.write("inv.toml", "[hosts.a]\nidentity_file = \"~/key\"\n");
+    let (user, home) = passwd();
+    let bare = || {
+        let mut program = desk.program(env!("CARGO_BIN_EXE_keyswap"));
+        program.env_remove("HOME").env_remove("USER");
+        program
+    };
+    let said = Said::of(&mut bare(), &["hosts", "-i", "inv.toml", "--output", "jsonl"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(said.events[0]["user"], user.as_str(), "{}", said.all());
+    assert_eq!(said.events[0]["settings"]["identity_file"]["value"][0], format!("{home}/key"), "{}", said.all());
+
+    // Nobody knows: then nothing is guessed, and no state directory is made anywhere.
+    let root = rustix::process::geteuid().is_root();
+    for (set, missing) in [("USER=x", "set HOME"), ("HOME=/nowhere", "set USER")] {
+        let mut command = desk.program(if root { "unshare" } else { "sudo" });
+        if !root {
+            command.args(["-n", "unshare"]);
+        }
+        // A user id that nobody has; the program lies where that one can reach it.
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_keyswap"));
+        let script = format!(
+            "mount --bind {} /mnt && mount --bind . /media && chmod 755 /media && cd /media && \
+             exec setpriv --reuid 54321 --regid 54321 --clear-groups \
+             env -i PATH=/usr/bin:/bin {set} /mnt/keyswap hosts -i inv.toml",
+            program.parent().unwrap().display(),
+        );
+        let said = Said::of(&mut command, &["--mount", "sh", "-c", &script]);
+        assert_eq!(said.code, Some(5), "{}", said.all());
+        assert!(said.stderr.contains(missing), "{}", said.all());
+    }
 }
 
 /// A target behind a bastion, of which the settings alone know the way, the login, the key and the books.
