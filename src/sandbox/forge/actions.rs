@@ -124,9 +124,9 @@ fn obstacle(version: Version, repo: &Repo, who: &Account, git_ref: &str, file: &
 }
 
 /// One page, newest first.
-fn paged(mut values: Vec<Value>, params: &BTreeMap<String, String>) -> Response {
+fn paged(mut values: Vec<Value>, params: &BTreeMap<String, String>, longest: usize) -> Response {
     let number = |key: &str, usual: usize| params.get(key).and_then(|text| text.parse().ok()).unwrap_or(usual);
-    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(50));
+    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(longest));
     let total = values.len();
     let rest = values.split_off(total.min((page - 1) * limit));
     let list: Vec<Value> = rest.into_iter().take(limit).collect();
@@ -146,7 +146,7 @@ pub(super) async fn runs(
     answer(seen(&world, &headers, (&owner, &name)).map(|(repo, _)| {
         let base = base(&headers);
         let mine = world.runs.iter().rev().filter(|run| run.dispatched.repo == repo.full_name);
-        paged(mine.map(|run| body::run(world.version, &base, run)).collect(), &params)
+        paged(mine.map(|run| body::run(world.version, &base, run)).collect(), &params, world.longest_page)
     }))
 }
 
@@ -236,7 +236,7 @@ pub(super) async fn tasks(
     answer(seen(&world, &headers, (&owner, &name)).map(|(repo, _)| {
         let base = base(&headers);
         let mine = world.runs.iter().rev().filter(|run| run.dispatched.repo == repo.full_name);
-        paged(mine.flat_map(|run| body::tasks(&base, run)).collect(), &params)
+        paged(mine.flat_map(|run| body::tasks(&base, run)).collect(), &params, world.longest_page)
     }))
 }
 

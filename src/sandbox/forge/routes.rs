@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::actions::{cancel, dispatch, job_log, jobs, open_jobs, run, runs, tasks};
-use super::world::{Account, Repo, Version, World};
+use super::world::{Account, Repo, World};
 use super::{Shared, json as body};
 
 pub(super) type App = State<Arc<Shared>>;
@@ -198,9 +198,9 @@ async fn raw(
 }
 
 /// A page of names, as lists of secrets and variables give them. A variable's value comes along.
-fn named(names: &[String], params: &BTreeMap<String, String>) -> Response {
+fn named(names: &[String], params: &BTreeMap<String, String>, longest: usize) -> Response {
     let number = |key: &str, usual: usize| params.get(key).and_then(|text| text.parse().ok()).unwrap_or(usual);
-    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(50));
+    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(longest));
     let row =
         |name: &String| json!({"name": name, "data": format!("value of {name}"), "created_at": "2026-01-01T00:00:00Z"});
     let rows = names.iter().skip((page - 1) * limit).take(limit).map(row);
@@ -219,8 +219,8 @@ async fn stored(
             return refuse(StatusCode::FORBIDDEN, "user should be the owner of the repo");
         }
         match kind.as_str() {
-            "secrets" => named(&repo.secrets, &params),
-            "variables" => named(&repo.variables, &params),
+            "secrets" => named(&repo.secrets, &params, world.longest_page),
+            "variables" => named(&repo.variables, &params, world.longest_page),
             _ => unknown(),
         }
     }))
@@ -239,8 +239,8 @@ async fn stored_by_org(
             return refuse(StatusCode::FORBIDDEN, "Must be an organization owner");
         }
         match kind.as_str() {
-            "secrets" => named(secrets, &params),
-            "variables" => named(variables, &params),
+            "secrets" => named(secrets, &params, world.longest_page),
+            "variables" => named(variables, &params, world.longest_page),
             _ => unknown(),
         }
     }))
@@ -261,7 +261,7 @@ async fn runners(
         let visible = world.version.is_forgejo() && params.get("visible").is_some_and(|wish| wish == "true");
         let above = world.runners_above.iter().filter(|_| visible).map(|(_, name, status)| (name, status));
         let own = world.runners.iter().map(|(name, status)| (name, status));
-        page_of_runners(world.version, own.chain(above).collect(), &params)
+        page_of_runners(&world, own.chain(above).collect(), &params)
     }))
 }
 
@@ -273,7 +273,7 @@ fn runners_above(app: &Shared, level: &str, params: &BTreeMap<String, String>, h
             return refuse(StatusCode::FORBIDDEN, "");
         }
         let rows = world.runners_above.iter().filter(|(of, ..)| of == level);
-        page_of_runners(world.version, rows.map(|(_, name, status)| (name, status)).collect(), params)
+        page_of_runners(&world, rows.map(|(_, name, status)| (name, status)).collect(), params)
     }))
 }
 
@@ -290,12 +290,13 @@ async fn admin_runners(State(app): App, Query(params): Params, headers: HeaderMa
 }
 
 /// A page of runners: Forgejo's list is bare, Gitea's is not, and each has its own words.
-fn page_of_runners(version: Version, rows: Vec<(&String, &String)>, params: &BTreeMap<String, String>) -> Response {
+fn page_of_runners(world: &World, rows: Vec<(&String, &String)>, params: &BTreeMap<String, String>) -> Response {
+    let version = world.version;
     if !version.has(Some(15), Some(24)) {
         return unknown();
     }
     let number = |key: &str, usual: usize| params.get(key).and_then(|text| text.parse().ok()).unwrap_or(usual);
-    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(50));
+    let (page, limit) = (number("page", 1).max(1), number("limit", 30).min(world.longest_page));
     let total = rows.len();
     let rows = rows.into_iter().enumerate().skip((page - 1) * limit).take(limit);
     if version.is_forgejo() {
@@ -313,7 +314,7 @@ fn page_of_runners(version: Version, rows: Vec<(&String, &String)>, params: &BTr
 async fn user_variables(State(app): App, Query(params): Params, headers: HeaderMap) -> Response {
     let world = app.world();
     answer(account(&world, &headers).map(|who| match who {
-        Some(_) => named(&world.user_variables, &params),
+        Some(_) => named(&world.user_variables, &params, world.longest_page),
         None => refuse(StatusCode::UNAUTHORIZED, "token is required"),
     }))
 }

@@ -209,6 +209,8 @@ pub struct World {
     pub indexes: BTreeMap<String, Vec<String>>,
     /// Digests that the registry lists and does not serve.
     pub missing: Vec<String>,
+    /// The longest page of a list, whatever is asked for (`MAX_RESPONSE_ITEMS`).
+    pub longest_page: usize,
     next: u64,
 }
 
@@ -225,6 +227,7 @@ impl World {
             runners_above: Vec::new(),
             user_variables: Vec::new(),
             missing: Vec::new(),
+            longest_page: 50,
             indexes: BTreeMap::new(),
             registry: true,
             registry_lies: None,

@@ -3,6 +3,8 @@
 //! *Offline* means that the runner has not called for 60 seconds, so a runner that has just died still counts as online:
 //! the host's own account of its runner comes first, and this is asked beside it.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::target::repository;
@@ -25,6 +27,8 @@ pub enum RunnerState {
 #[derive(Debug, Deserialize)]
 struct Row {
     #[serde(default)]
+    id: u64,
+    #[serde(default)]
     name: String,
     #[serde(default)]
     status: String,
@@ -32,9 +36,9 @@ struct Row {
     busy: bool,
 }
 
-/// A page of the list; how many of them are read.
+/// What is asked for at a time, and how many pages are read: a bound against a list that never ends.
 const PAGE: usize = 50;
-const PAGES: usize = 40;
+const PAGES: usize = 200;
 
 #[derive(Debug, Deserialize)]
 struct Rows {
@@ -85,7 +89,8 @@ impl ForgeClient {
 
     /// The runners of that name in one list, whatever its length.
     async fn runners_at(&self, path: &[&str], product: Product, name: &str) -> Result<Vec<Row>, HttpError> {
-        let mut named = Vec::new();
+        let mut known = BTreeSet::new();
+        let mut named: Vec<Row> = Vec::new();
         for page in 1..=PAGES {
             let request = Request::new(Method::Get, path).query("visible", "true");
             let request = request.query("page", &page).query("limit", &PAGE);
@@ -93,10 +98,14 @@ impl ForgeClient {
                 Product::Forgejo => self.get_if_there::<Vec<Row>>(&request).await?,
                 Product::Gitea => self.get_if_there::<Rows>(&request).await?.map(|rows| rows.runners),
             };
-            let rows = rows.unwrap_or_default();
-            let last = rows.len() < PAGE;
-            named.extend(rows.into_iter().filter(|row| row.name == name));
-            if last {
+            let before = known.len();
+            for row in rows.unwrap_or_default() {
+                if known.insert((row.id, row.name.clone())) && row.name == name {
+                    named.push(row);
+                }
+            }
+            // Nothing new ends the list: a short page does not, since a server may cap pages lower than asked.
+            if known.len() == before {
                 break;
             }
         }

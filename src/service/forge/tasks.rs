@@ -43,9 +43,9 @@ pub(super) struct Task {
     run_started_at: Option<Timestamp>,
 }
 
-/// A page of the list; how many of them are read.
+/// What is asked for at a time, and how many of the newest tasks are read.
 const PAGE: usize = 50;
-const PAGES: usize = 4;
+const MOST: usize = 200;
 
 impl ForgeClient {
     /// Looks at a run of which the number is known and the id is not, or is of no use.
@@ -65,15 +65,29 @@ impl ForgeClient {
 
     /// The tasks of a run, newest first.
     pub(super) async fn tasks_by_number(&self, target: &Target, number: u64) -> Result<Vec<Task>, HttpError> {
+        let path = target.path(&["actions", "tasks"]);
+        let mut tasks = self.newest(&path, |task| task.run_number < number).await?;
+        tasks.retain(|task| task.run_number == number);
+        Ok(tasks)
+    }
+
+    /// The newest tasks, newest first: as many as there are, up to a bound or to the page with one that is `past` what is looked for.
+    async fn newest(&self, path: &[&str], past: impl Fn(&Task) -> bool) -> Result<Vec<Task>, HttpError> {
         let mut tasks: Vec<Task> = Vec::new();
-        for page in 1..=PAGES {
-            let path = target.path(&["actions", "tasks"]);
-            let request = Request::new(Method::Get, &path).query("limit", &PAGE).query("page", &page);
+        for page in 1..=MOST {
+            let request = Request::new(Method::Get, path).query("limit", &PAGE).query("page", &page);
             let list: wire::Runs<Task> = self.api().send(&request).await?.json()?;
-            let list = list.workflow_runs.unwrap_or_default();
-            let last = list.len() < PAGE || list.iter().any(|task| task.run_number < number);
-            tasks.extend(list.into_iter().filter(|task| task.run_number == number));
-            if last {
+            let before = tasks.len();
+            for task in list.workflow_runs.unwrap_or_default() {
+                // Between two pages a new task may have moved one that was read to the second.
+                if task.id == 0 || !tasks.iter().any(|known| known.id == task.id) {
+                    tasks.push(task);
+                }
+            }
+            let new = tasks.get(before..).unwrap_or_default();
+            // A short page does not end the list, since a server may cap pages lower than asked.
+            let all = list.total_count.is_some_and(|total| total > 0 && tasks.len() >= total);
+            if new.is_empty() || all || new.iter().any(&past) || tasks.len() >= MOST {
                 break;
             }
         }
@@ -106,18 +120,18 @@ impl ForgeClient {
     }
 
     /// The repository's tasks that run now, by their ids. `None`: this version has no such list.
-    pub(crate) async fn running(&self, repo: &str) -> Result<Option<Vec<u64>>, VerifyError> {
+    ///
+    /// # Errors
+    /// When the forge cannot be asked.
+    pub async fn running(&self, repo: &str) -> Result<Option<Vec<u64>>, VerifyError> {
         let (owner, name) = repository(repo)?;
         let server = self.detect().await.map_err(VerifyError::asking)?;
         if server.abilities().is_none() {
             return Ok(None);
         }
         let path = ["api", "v1", "repos", &owner, &name, "actions", "tasks"];
-        let request = Request::new(Method::Get, &path).query("limit", &PAGE).query("page", &1);
-        let list: wire::Runs<Task> =
-            self.api().send(&request).await.map_err(VerifyError::asking)?.json().map_err(VerifyError::Http)?;
-        let running = list.workflow_runs.unwrap_or_default().into_iter().filter(|task| task.status == "running");
-        Ok(Some(running.map(|task| task.id).collect()))
+        let tasks = self.newest(&path, |_| false).await.map_err(VerifyError::asking)?;
+        Ok(Some(tasks.into_iter().filter(|task| task.status == "running").map(|task| task.id).collect()))
     }
 
     /// How many of the repository's jobs for these labels wait or run; `None` when that cannot be known. Without labels the

@@ -79,6 +79,9 @@ pub(super) struct Dispatched {
 pub(super) struct Runs<T> {
     #[serde(default = "Option::default")]
     pub(super) workflow_runs: Option<Vec<T>>,
+    /// Of all pages.
+    #[serde(default)]
+    pub(super) total_count: Option<usize>,
 }
 
 /// A run as Forgejo tells it.

@@ -160,6 +160,45 @@ async fn runners_are_found_on_later_pages_and_above_the_repository() {
 }
 
 #[tokio::test]
+async fn a_short_page_is_not_taken_for_the_last_one() {
+    for version in [Version::Forgejo(11), Version::Forgejo(15), Version::Gitea(24)] {
+        let forge = ending(version, Ending::Success).await;
+        let client = client(&forge, Some(TOKEN));
+        forge.world().longest_page = 10;
+        forge.world().runners = (0..60).map(|n| (format!("runner-{n}"), "idle".to_owned())).collect();
+        if version != Version::Forgejo(11) {
+            let seen = client.runner("owner/repo", "runner-57").await.unwrap();
+            assert_eq!(seen, Some(RunnerState::Idle), "{version:?}");
+        }
+        forge.with_repo(|repo| repo.secrets = (0..60).map(|n| format!("SECRET_{n}")).collect());
+        let stored = client.stored_names("owner/repo").await.unwrap();
+        assert_eq!(stored.places("SECRET_57").count(), 1, "{version:?}");
+
+        // The oldest of many tasks runs, and so does the newest.
+        let tasks: Vec<u64> = {
+            let mut world = forge.world();
+            let repo = world.repos[0].clone();
+            let add = |_| {
+                let id = world.add_run(&repo, "docker-publish.yml", "refs/heads/main", "push", "alice");
+                let run = world.run_mut(id).unwrap();
+                (run.taken, run.status, run.task_status) = (true, "success", "success");
+                id
+            };
+            let ids: Vec<u64> = (0..35).map(add).collect();
+            let running = [ids[0], ids[34]].map(|id| {
+                let run = world.run_mut(id).unwrap();
+                (run.status, run.task_status) = ("running", "running");
+                run.dispatched.task
+            });
+            running.to_vec()
+        };
+        let mut running = client.running("owner/repo").await.unwrap().unwrap();
+        running.sort_unstable();
+        assert_eq!(running, tasks, "{version:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_index_is_whole_or_it_does_not_count() {
     let (index, child) = ("d".repeat(64), "e".repeat(64));
     let digest = index.clone();
