@@ -39,7 +39,6 @@ impl Method {
 }
 
 /// One request, below a server's base address.
-#[derive(Debug)]
 pub struct Request {
     pub(super) method: Method,
     pub(super) path: Vec<String>,
@@ -47,6 +46,14 @@ pub struct Request {
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
     pub(super) repeatable: bool,
+}
+
+/// Without what may be a secret: the query and the body.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = format!("{} /{}", self.method.wire(), self.path.join("/"));
+        f.debug_struct("Request").field("at", &at).field("repeatable", &self.repeatable).finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -97,7 +104,6 @@ impl Request {
 }
 
 /// A success.
-#[derive(Debug)]
 pub struct Reply {
     pub(super) at: String,
     /// The status, 200 to 299.
@@ -106,6 +112,14 @@ pub struct Reply {
     pub date: Option<Timestamp>,
     pub(super) headers: HeaderMap,
     pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// Without what may be a secret: the headers and the body.
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Reply");
+        shown.field("at", &self.at).field("code", &self.code).field("date", &self.date).finish_non_exhaustive()
+    }
 }
 
 impl Reply {
@@ -140,5 +154,25 @@ impl Reply {
     #[must_use]
     pub fn malformed(&self, reason: &str) -> HttpError {
         HttpError::Malformed { at: self.at.clone(), reason: reason.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_is_not_in_debug_text() {
+        let request = Request::new(Method::Post, &["api", "v1"]).query("code", "test-token-query");
+        let request = request.json(&serde_json::json!({ "clientSecret": "test-token-body" })).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("set-cookie", reqwest::header::HeaderValue::from_static("test-token-cookie"));
+        let body = Zeroizing::new(b"test-token-answer".to_vec());
+        let reply = Reply { at: "POST https://x/api/v1".to_owned(), code: 200, date: None, headers, body };
+        for text in [format!("{request:?} {reply:?}"), format!("{request:#?} {reply:#?}")] {
+            assert!(text.contains("POST /api/v1") && text.contains("200"), "{text}");
+            // Neither as text nor as numbers.
+            assert!(!text.contains("test-token") && !text.contains("116"), "{text}");
+        }
     }
 }
