@@ -2,15 +2,17 @@
 
 use camino::Utf8PathBuf;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::args::{IdentityArgs, IdentityVerb, Output};
 use super::errand::{Leave, PlanFiles};
 use super::prompt::Terminal;
 use super::session::Session;
-use super::{CliError, error, token};
+use super::{CliError, error, signals, token};
 use crate::approval::Kind;
 use crate::load;
 use crate::model::{ApprovalPolicy, IdentitySpec, chain};
+use crate::report::Printer;
 use crate::service::infisical::{Applied, Change, Infisical};
 
 pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u8, CliError> {
@@ -65,6 +67,12 @@ async fn apply(
     if !args.yes {
         session.terminal().confirm(&format!("Make these {} changes?", planned.changes.len()))?;
     }
+    let redactor = session.redactor.clone();
+    // What was begun is done and read back: nobody asked for an identity in between.
+    signals::watch(CancellationToken::new(), &session.screen, move || {
+        let text = "stopping: the changes are made and read back first. Again: leave at once; the same command goes on";
+        Printer::new(std::io::stderr(), &redactor).line(text);
+    })?;
     if let Leave::By(warrant) = &leave {
         warrant.claim(&session.store()?, &format!("identity `{}`", spec.name), &session.operator())?;
     }

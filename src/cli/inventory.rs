@@ -159,7 +159,7 @@ pub(super) fn joined(paths: &[Utf8PathBuf]) -> String {
 }
 
 /// One word of a command line that an operator may paste.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "@%+=:,./-_".contains(c);
     match !text.is_empty() && text.chars().all(plain) {
         true => text.to_owned(),

@@ -5,7 +5,7 @@ use super::args::{Output, ResumeArgs};
 use super::ask::Asker;
 use super::from_hosts::{NOT_FORWARD, back_from_hosts};
 use super::proving;
-use super::rollback::{BY_OPERATOR, Wish, back, shared_for};
+use super::rollback::{BY_OPERATOR, Wish, back, not_half_retired, shared_for};
 use super::services::Servers;
 use super::session::Session;
 use crate::engine::{About, TokenNote};
@@ -30,6 +30,7 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, C
     let run = store.find(args.back_args.run.as_deref())?;
     let plan: RunPlan = store.plan(&run)?;
     let state = store.state(&run)?;
+    not_half_retired(session, &run, &state)?;
     if !state.needs_settling() && plan.of.is_none() {
         session.nothing_to_do(&run, &state, &format!("run {run} is settled: there is nothing to resume"));
         return Ok(0);

@@ -50,7 +50,9 @@ pub(super) async fn back(
     let store = session.store()?;
     let run = store.find(args.run.as_deref())?;
     let plan: RunPlan = store.plan(&run)?;
-    if let Some(retired) = &store.state(&run)?.retired {
+    let before = store.state(&run)?;
+    not_half_retired(session, &run, &before)?;
+    if let Some(retired) = &before.retired {
         let (at, by) = (retired.started.strftime("%Y-%m-%d %H:%M UTC"), &retired.by.user);
         let reason =
             format!("run {run} was retired at {at} by {by}: the old credential is gone, and there is no way back");
@@ -113,6 +115,18 @@ pub(super) async fn back(
     let code = finish_back(&shared, &outcome).await;
     report.finish(&events);
     Ok(code)
+}
+
+/// Refuses what cannot be done any more, where a retirement was begun and is not done: only its end leads on.
+pub(super) fn not_half_retired(session: &Session, run: &RunId, state: &RunState) -> Result<(), CliError> {
+    let Some(retired) = state.retired.as_ref().filter(|retired| retired.finished.is_none()) else { return Ok(()) };
+    let (at, by) = (retired.started.strftime("%Y-%m-%d %H:%M UTC"), &retired.by.user);
+    let revoke = if retired.revoke { " --revoke" } else { "" };
+    let again = session.typed(&format!("keyswap retire{revoke} {run}"));
+    Err(CliError::Usage(format!(
+        "run {run} is being retired since {at} by {by}: there is no way back, and copies of the old credential may lie on its hosts \
+         still. To go on with it: {again}"
+    )))
 }
 
 /// Says of hosts that the journal is not to be believed about them. Nothing is done, and nothing is journaled.

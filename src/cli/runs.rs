@@ -117,8 +117,8 @@ fn table(session: &Session, runs: &[RunSummary]) {
                 ended: state.last.filter(|_| matches!(state.phase, RunPhase::Finished(_))),
                 status: if summary.locked { "under way" } else { phase(state) },
                 role: match state.phase {
-                    RunPhase::Finished(status) => Some(status),
-                    RunPhase::Fresh | RunPhase::Open => None,
+                    RunPhase::Finished(status) if !state.is_half_retired() => Some(status),
+                    _ => None,
                 },
                 hosts: Some(state.hosts.len()),
                 about: state.playbook.clone(),
@@ -185,6 +185,7 @@ fn place(store: &Store, run: &RunId, state: &RunState) -> Option<(u32, u32)> {
 
 fn phase(state: &RunState) -> &'static str {
     match state.phase {
+        RunPhase::Finished(_) if state.is_half_retired() => "being retired",
         RunPhase::Fresh => "not begun",
         RunPhase::Open => "cut off",
         RunPhase::Finished(status) => status.as_str(),

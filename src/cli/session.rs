@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use super::args::{Color, Global, Output};
+use super::inventory::word;
 use super::passwords::{self, FromSources};
 use super::prompt::Terminal;
 use super::telling::{Beside, measure, on_panic, tell, tell_live};
@@ -285,6 +286,17 @@ impl Session {
             }
         };
         let _ = tokio::time::timeout(LONGEST, told).await;
+    }
+
+    /// A command as it must be typed to find what this one left: with the state directory, if that was given.
+    pub(super) fn typed(&self, command: &str) -> String {
+        format!("{command}{}", self.same_state())
+    }
+
+    /// What every command needs to find the same runs; nothing where it would look there anyway.
+    fn same_state(&self) -> String {
+        let dir = self.global.state_dir.as_ref().map(|dir| format!(" --state-dir {}", word(dir.as_str())));
+        dir.unwrap_or_default()
     }
 
     /// The person at the terminal.

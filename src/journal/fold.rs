@@ -144,6 +144,8 @@ pub struct RetireState {
     pub by: Operator,
     /// When it was passed.
     pub started: Timestamp,
+    /// Whether an old token is revoked on the way.
+    pub revoke: bool,
     /// When the last copy was gone.
     pub finished: Option<Timestamp>,
 }
@@ -261,6 +263,12 @@ impl RunState {
     #[must_use]
     pub fn needs_settling(&self) -> bool {
         self.phase == RunPhase::Open || self.unsettled().next().is_some() || self.owed_token().is_some()
+    }
+
+    /// Whether the point of no return was passed, and what lies behind it is not done.
+    #[must_use]
+    pub fn is_half_retired(&self) -> bool {
+        self.retired.as_ref().is_some_and(|retired| retired.finished.is_none())
     }
 
     /// The run's token where it may be alive although no host can hold it.
@@ -402,10 +410,10 @@ impl RunState {
             Record::TokenRequested { .. } | Record::TokenMinted { .. } | Record::TokenRevoked { .. } => {
                 TokenState::apply(&mut self.token, &entry.record, entry.ts)?;
             }
-            Record::RetireStarted { by, .. } => {
+            Record::RetireStarted { revoke, by } => {
                 self.step_hosts(self.hosts.keys().cloned().collect(), &entry.record)?;
                 let started = self.retired.as_ref().map_or(entry.ts, |retired| retired.started);
-                self.retired = Some(RetireState { by: by.clone(), started, finished: None });
+                self.retired = Some(RetireState { by: by.clone(), started, revoke: *revoke, finished: None });
             }
             Record::Retired => {
                 self.retired.as_mut().ok_or(FoldFault::Retired)?.finished = Some(entry.ts);

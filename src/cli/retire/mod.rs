@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use self::issuer::{Condemned, Doomed, condemned, doomed, kill};
 use self::look::{Looking, Ready, Refused, close, not_new};
@@ -24,13 +25,14 @@ use super::audit::judge::{FromRuns, Names};
 use super::errand::{Leave, PlanFiles};
 use super::prompt::Terminal;
 use super::session::Session;
-use super::{CliError, error, order};
+use super::{CliError, error, order, signals};
 use crate::approval::Kind;
 use crate::journal::{Journal, Operator, Record, RunState, Store};
 use crate::load;
 use crate::model::{ApprovalPolicy, Inventory};
 use crate::plan::RunPlan;
 use crate::remote::{Answer, CopiesVerb, Op};
+use crate::report::Printer;
 use crate::rollout::Retirable;
 
 /// What is retired.
@@ -181,11 +183,26 @@ impl Retiring<'_> {
             Err(No::Refused(Refused { reasons, unreachable })) => {
                 Ok(say.refused(&reasons, if unreachable { error::UNREACHABLE } else { 2 }))
             }
-            Err(No::Owed(reason)) => {
-                let revoke = if args.revoke { " --revoke" } else { "" };
-                Ok(say.owed(&reason, &format!("keyswap retire{revoke} {}", self.plan.run)))
-            }
+            Err(No::Owed(reason)) => Ok(say.owed(&reason, &self.again())),
         }
+    }
+
+    /// The command that goes on with it.
+    fn again(&self) -> String {
+        let revoke = if self.args.revoke { " --revoke" } else { "" };
+        self.session.typed(&format!("keyswap retire{revoke} {}", self.plan.run))
+    }
+
+    /// From here on Ctrl-C and its kin are heard, and answered between two phases.
+    fn watch(&self) -> Result<CancellationToken, CliError> {
+        let cancel = CancellationToken::new();
+        let (redactor, again) = (self.session.redactor.clone(), self.again());
+        signals::watch(cancel.clone(), &self.session.screen, move || {
+            let text =
+                format!("stopping: what is under way is waited for. Again: leave at once; {again} goes on with it");
+            Printer::new(std::io::stderr(), &redactor).line(&text);
+        })?;
+        Ok(cancel)
     }
 
     /// Looks, asks, looks again under the lock, and does it.
@@ -295,6 +312,7 @@ impl Retiring<'_> {
             close(shown).await;
             return Err(No::Refused(Refused { reasons, unreachable: false }));
         }
+        let cancel = self.watch()?;
         let goes: Vec<_> = shown.iter().map(|host| host.goes.clone()).collect();
         let mut ready = looking.all(self.plan, state, shown).await.map_err(No::Refused)?;
         let done = async {
@@ -305,12 +323,15 @@ impl Retiring<'_> {
                 return Err(stale());
             }
             let doomed = doomed(self.session, self.plan, &mut ready, killed).await?;
+            if cancel.is_cancelled() {
+                return Err(CliError::Declined.into());
+            }
             if let Leave::By(warrant) = &leave {
                 warrant.claim(self.store, &format!("retire of run {}", self.plan.run), &by)?;
                 journal.append(None, warrant.record()).await?;
             }
             journal.append(None, Record::RetireStarted { revoke: !doomed.is_empty(), by: by.clone() }).await?;
-            finish(self.store, journal, &mut ready, doomed, by).await.map_err(No::Owed)
+            finish(self.store, journal, (&mut ready, doomed), by, &cancel).await.map_err(No::Owed)
         }
         .await;
         close(ready).await;
@@ -318,20 +339,25 @@ impl Retiring<'_> {
     }
 }
 
-/// Past the point of no return.
+/// Past the point of no return. Who stops it gets no half of a phase: what is left is owed.
 async fn finish(
     store: &Store,
     journal: &Journal,
-    ready: &mut [Ready],
-    doomed: Vec<Doomed>,
+    (ready, doomed): (&mut [Ready], Vec<Doomed>),
     by: Operator,
+    cancel: &CancellationToken,
 ) -> Result<String, String> {
     let text = |error: crate::journal::JournalError| crate::model::chain(&error);
+    let go_on = |so_far: &str| match cancel.is_cancelled() {
+        true => Err(format!("stopped by the operator: {so_far}, and no copy is gone")),
+        false => Ok(()),
+    };
     for (name, sealed) in join_all(ready.iter_mut().map(seal)).await {
         sealed.map_err(|why| format!("{name}: {why}; nothing was revoked, and no copy is gone"))?;
     }
     let killed = doomed.len();
     for one in doomed {
+        go_on("not every old token is revoked")?;
         let detail = kill(&one).await?;
         let Condemned { run, minted, .. } = &one.is;
         let record = Record::OldRevoked {
@@ -350,6 +376,7 @@ async fn finish(
         // What was lent for this ends by itself, too.
         let _ = one.operator.log_out().await;
     }
+    go_on(if killed > 0 { "the old token is dead" } else { "nothing was revoked" })?;
     let (mut removed, mut left) = (0, Vec::new());
     for (name, gone) in join_all(ready.iter_mut().map(|host| remove(journal, host))).await {
         match gone {

@@ -57,7 +57,7 @@ impl Say<'_> {
                 .out()
                 .line(&format!("run {} cannot be taken back any more, and is not wholly retired:", self.run));
         }
-        self.end("owed", &format!("{reason}\nwhen that is mended, run it again: {again}"), code);
+        self.end("owed", &format!("{reason}\nto go on with it, when that is mended: {again}"), code);
         code
     }
 

@@ -141,13 +141,14 @@ pub(super) fn left(story: &Story, state: &RunState, at_work: bool) -> Vec<Task> 
             &[format!("keyswap resume {run}")],
         );
     }
-    if state.retired.as_ref().is_some_and(|retired| retired.finished.is_none()) {
+    if let Some(retired) = state.retired.as_ref().filter(|retired| retired.finished.is_none()) {
+        let revoke = if retired.revoke { " --revoke" } else { "" };
         let title = "The retirement was begun and is not done".to_owned();
         add(
             Level::Must,
             Vec::new(),
             (title, "It can be asked for again; there is no way back from it."),
-            &[format!("keyswap retire {run}")],
+            &[format!("keyswap retire{revoke} {run}")],
         );
     }
     let debt = unrestarted(story);

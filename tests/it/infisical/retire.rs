@@ -5,7 +5,8 @@ use keyswap::sandbox::infisical::{Fault, FaultKind};
 
 use super::bench::{Bench, without_restart};
 use crate::kills::bench::Controller;
-use crate::support::runner_host::Said;
+use crate::support::runner_host::{AtWork, Said};
+use crate::support::wait_until;
 
 /// Without a restart, to be quick.
 pub(super) fn quick(bench: &Bench) -> std::path::PathBuf {
@@ -94,6 +95,54 @@ fn a_sealed_host_is_not_taken_back_and_what_failed_is_owed() {
     let back = bench.say(&["rollback", &first]);
     assert_eq!(back.code, Some(5), "{}", back.all());
     assert!(back.stderr.contains(&second) && back.stderr.contains("retired"), "{}", back.all());
+}
+
+/// Past the point of no return Ctrl-C is heard: nothing is left in the midst of a phase, and everybody names what goes on.
+#[test]
+fn a_retirement_that_is_stopped_is_owed_and_everybody_names_what_goes_on() {
+    let bench = Bench::with_identity(1, &[]);
+    let (_, second, first_token) = twice(&bench);
+    // The signal waits until the process goes on; the issuer's silence gives it time to be heard.
+    bench.stand_in.fault(Fault::once("POST", "/revoke", FaultKind::Hang));
+    let retire = stopped(&bench, "journal:1:after", &["retire", "--revoke", "--yes", &second]);
+    retire.signal("INT");
+    retire.signal("CONT");
+    let said = retire.end();
+    assert_eq!((said.code, said.events.last().unwrap()["status"].as_str()), (Some(3), Some("owed")), "{}", said.all());
+    let again = format!("keyswap retire --revoke {second} --state-dir {}", bench.dir().join("controller").display());
+    assert!(said.stdout.contains(&again) && said.stderr.contains(&again), "{}", said.all());
+    assert!(said.stdout.contains("stopped by the operator"), "{}", said.all());
+    assert!(!bench.holders(1, &first_token).is_empty(), "no copy is gone: {}", said.all());
+    for args in [&["rollback", &second][..], &["resume", &second], &["resume", "--back", &second]] {
+        let refused = bench.say(args);
+        assert_eq!(refused.code, Some(5), "{args:?}: {}", refused.all());
+        assert!(refused.stderr.contains("is being retired") && refused.stderr.contains(&again), "{}", refused.all());
+    }
+    let table = bench.say(&["runs"]);
+    let told = |line: &str| line.contains(&second) && line.contains("being retired");
+    assert!(table.stdout.lines().any(told), "{}", table.all());
+    let done = bench.say(&["retire", "--revoke", "--yes", &second]);
+    assert_eq!(done.code, Some(0), "{}", done.all());
+    assert!(!bench.opens(&first_token));
+    assert_eq!(bench.holders(1, &first_token), [""; 0]);
+}
+
+/// An identity that is being made as its file says is made so before Ctrl-C counts.
+#[test]
+fn an_identity_is_not_left_half_made_by_ctrl_c() {
+    let bench = Bench::start(1, &[]);
+    bench.stand_in.fault(Fault::once("POST", "", FaultKind::Hang).after(1));
+    let posts = || bench.stand_in.requests().iter().filter(|line| line.starts_with("POST")).count();
+    let before = posts();
+    let work =
+        AtWork::start(&mut bench.command(), &["identity", "apply", "identity.toml", "-i", "inventory.toml", "--yes"]);
+    // The first one logs in.
+    wait_until("a change is asked for", || posts() >= before + 2);
+    work.signal("INT");
+    let said = work.end();
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.stderr.contains("stopping"), "{}", said.all());
+    assert_eq!(bench.apply(&["--check"]).code, Some(0));
 }
 
 /// A proxy says 401 and nothing of why: that proves nobody's death.
