@@ -411,7 +411,7 @@ async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reas
         outcome.hosts.push(result);
     }
     for saga in found.ready {
-        outcome.hosts.push(saga.spare(HostStatus::Skipped, Some(reason.to_owned())).await);
+        outcome.hosts.push(saga.never_begun(HostStatus::Skipped, Some(reason.to_owned())).await);
     }
     in_order(&mut outcome.hosts, selected);
     let code = exit_code(&outcome);
@@ -425,7 +425,7 @@ async fn not_journaled(selected: &Selected, events: &Sink, found: Preflight, err
     let reason = format!("not begun: {error}");
     let mut hosts: Vec<HostResult> = found.spared.iter().map(rollout::Spared::result).collect();
     for saga in found.ready {
-        hosts.push(saga.spare(HostStatus::Skipped, Some(reason.clone())).await);
+        hosts.push(saga.never_begun(HostStatus::Skipped, Some(reason.clone())).await);
     }
     in_order(&mut hosts, selected);
     events.emit(None, None, EventKind::RunFinished { status: RunStatus::Failed, exit_code: error.code(), hosts });

@@ -148,13 +148,18 @@ impl Saga {
         result
     }
 
-    /// Ends a look at a host: what would become of it is told, and is no end that a journal could tell.
+    /// Ends a look at a host: what would become of it is told.
     pub async fn looked_at(self) -> HostResult {
+        match self.changes() {
+            true => self.never_begun(HostStatus::Changed, Some("would change".to_owned())).await,
+            false => self.never_begun(HostStatus::Ok, None).await,
+        }
+    }
+
+    /// Ends a host of what never became a run: that is no end that a journal could tell.
+    pub async fn never_begun(self, status: HostStatus, reason: Option<String>) -> HostResult {
         let events = self.shared.events.clone();
-        let result = match self.changes() {
-            true => self.leave(HostStatus::Changed, Some("would change".to_owned())).await,
-            false => self.leave(HostStatus::Ok, None).await,
-        };
+        let result = self.leave(status, reason).await;
         events.emit(Some(&result.host), None, EventKind::HostFinished { result: result.clone() });
         result
     }

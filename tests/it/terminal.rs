@@ -197,6 +197,19 @@ fn a_question_is_the_last_line_and_ctrl_c_leaves_the_terminal_clean() {
     assert_settled(&tmux, "batch 1/2, 1/3 hosts: 2 skipped, 1 rolled-back");
 }
 
+/// Nothing was begun: there is no journal, and none is missed.
+#[test]
+fn a_no_is_no_alarm() {
+    let sandbox = Sandbox::start(2);
+    let tmux = Tmux::run(100, 40, &sandbox.run);
+    tmux.wait_for("the question", |screen| screen.contains("Change 2 hosts? [y/N]"));
+    tmux.tell(&["send-keys", "n", "Enter"]);
+    tmux.wait_for("the end", |screen| screen.contains("exit 130"));
+    let all = tmux.all();
+    assert!(!all.contains("could not be written"), "{all}");
+    assert_eq!(count(&all, |line| line.contains("settled: declined")), 2, "{all}");
+}
+
 /// What a run writes whose one host refuses the connection: to a terminal (`script`) or a pipe.
 fn written(terminal: bool, vars: &[(&str, &str)], args: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! What `--check` says: what is, what would be, in which batch, for how long, and what could go wrong.
 
-use super::bench::{Fleet, Playbook};
+use super::bench::{Fleet, Playbook, words};
 use crate::support::runner_host::Said;
 
 #[test]
@@ -53,5 +53,19 @@ fn a_check_tells_of_each_host_what_is_and_what_would_be() {
         for (step, said) in host["steps"].as_array().unwrap().iter().zip(said) {
             assert_eq!((&step["status"], &step["at_most"]), (&said["status"], &said["at_most"]), "{step}");
         }
+    }
+}
+
+/// A host out of reach is no fault of a journal that was never begun.
+#[test]
+fn what_is_not_begun_misses_no_journal() {
+    let fleet = Fleet::start(2, &[]);
+    fleet.reachable(2, false);
+    for flag in ["--yes", "--check"] {
+        fleet.write(&Playbook::new(""));
+        let said = fleet.say(&["run", "fleet.toml", "-i", "inventory.toml", flag]);
+        assert_eq!((said.code, words(&said).as_str()), (Some(4), "skipped unreachable"), "{}", said.all());
+        assert!(!said.stdout.contains("could not be written"), "{flag}: {}", said.all());
+        fleet.assert("UU", &said);
     }
 }
