@@ -67,6 +67,9 @@ impl Which {
 pub(super) fn playbook_of(args: &RunArgs) -> Result<Utf8PathBuf, CliError> {
     match (&args.playbook, args.rerun.as_slice()) {
         (Some(playbook), _) => Ok(playbook.clone()),
+        (None, [_, run]) if run.parse::<RunId>().is_ok() => {
+            Err(CliError::usage(format!("name the playbook, too: `{run}` is a run")))
+        }
         (None, [_, playbook]) => Ok(playbook.into()),
         _ => Err(CliError::usage("name the playbook")),
     }

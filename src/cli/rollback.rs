@@ -85,7 +85,7 @@ pub(super) async fn back(
             return Ok(cut_short(session, &run, unseen));
         }
         let asked = if wish == Wish::Back { "undo" } else { "resume" };
-        let hint = if args.run.is_none() { earlier(&store, &run) } else { String::new() };
+        let hint = if args.run.is_none() { earlier(session, &store, &run) } else { String::new() };
         session.nothing_to_do(&run, &state, &format!("run {run}: there is nothing to {asked}{hint}"));
         end_as_left(&journal, &state, command, operator).await?;
         return Ok(0);
@@ -159,11 +159,12 @@ fn retired_later(store: &Store, run: &RunId) -> Result<Option<RunId>, CliError> 
 }
 
 /// Names the latest run before this one that can be taken back, if one of the last few can.
-fn earlier(store: &Store, run: &RunId) -> String {
+fn earlier(session: &Session, store: &Store, run: &RunId) -> String {
     let ids = store.ids().unwrap_or_default();
     let can = |id: &RunId| store.state(id).is_ok_and(|state| state.can_go_back().next().is_some());
     let found = ids.into_iter().filter(|id| id < run).take(20).find(can);
-    found.map_or_else(String::new, |id| format!("; the latest run that can be taken back: keyswap rollback {id}"))
+    let typed = |id: RunId| session.typed(&format!("keyswap rollback {id}"));
+    found.map_or_else(String::new, |id| format!("; the latest run that can be taken back: {}", typed(id)))
 }
 
 /// What going on with a run shares.

@@ -94,7 +94,8 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
         // What was gone on with or retired since leads no further in the way that its end told.
         let command = if state.reopened.is_empty() && state.retired.is_none() { state.command.as_str() } else { "" };
         let told = (command, place(&store, &run, &state));
-        for line in recap(&session.redactor, &run, told, finished, session.look()) {
+        let ends = (session.look(), &*session.same_state());
+        for line in recap(&session.redactor, &run, told, finished, ends) {
             out.line(&line);
         }
     }

@@ -259,11 +259,12 @@ impl Session {
         let reporter: Box<dyn Reporter> = match self.global.output {
             Output::Jsonl => Box::new(Jsonl::new(self.out())),
             Output::Human if lively || colour => {
-                let human = Human::new(self.screen.clone(), colour, self.global.verbose > 0);
+                let human =
+                    Human::new(self.screen.clone(), colour, self.global.verbose > 0).typed_with(&self.same_state());
                 live = lively;
                 Box::new(if lively { human.live(Box::new(measure)) } else { human })
             }
-            Output::Human | Output::Plain => Box::new(Plain::new(self.out())),
+            Output::Human | Output::Plain => Box::new(Plain::new(self.out()).typed_with(&self.same_state())),
         };
         self.told.store(0, Ordering::Release);
         let told = Arc::clone(&self.told);
@@ -294,7 +295,7 @@ impl Session {
     }
 
     /// What every command needs to find the same runs; nothing where it would look there anyway.
-    fn same_state(&self) -> String {
+    pub(super) fn same_state(&self) -> String {
         let dir = self.global.state_dir.as_ref().map(|dir| format!(" --state-dir {}", word(dir.as_str())));
         dir.unwrap_or_default()
     }

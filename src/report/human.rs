@@ -46,6 +46,7 @@ pub type Measure = Box<dyn Fn() -> Size + Send>;
 pub struct Human {
     screen: Screen,
     lines: Lines,
+    options: String,
     colour: bool,
     /// Everything stays.
     all: bool,
@@ -63,13 +64,22 @@ impl Human {
     #[must_use]
     pub fn new(screen: Screen, colour: bool, all: bool) -> Self {
         let lines = Lines::new(&screen.redactor());
-        Self { screen, lines, colour, all, live: None, pending: Vec::new(), unshown: 0, drawn: None }
+        let options = String::new();
+        Self { screen, lines, options, colour, all, live: None, pending: Vec::new(), unshown: 0, drawn: None }
+    }
+
+    /// Ends each command that is to be typed with these options.
+    #[must_use]
+    pub fn typed_with(mut self, options: &str) -> Self {
+        self.lines.typed_with(options);
+        options.clone_into(&mut self.options);
+        self
     }
 
     /// Shows what happens at the moment, as large as the terminal allows; [`tick`](Reporter::tick) draws it.
     #[must_use]
     pub fn live(mut self, measure: Measure) -> Self {
-        self.live = Some((Live::new(Cleaner::new(&self.screen.redactor())), measure));
+        self.live = Some((Live::new(Cleaner::new(&self.screen.redactor()), &self.options), measure));
         self
     }
 

@@ -33,6 +33,8 @@ const BAR: usize = 28;
 #[derive(Debug)]
 pub(super) struct Live {
     cleaner: Cleaner,
+    /// What ends each command that is to be typed.
+    options: String,
     run: Option<RunId>,
     command: String,
     began: Option<Timestamp>,
@@ -75,9 +77,10 @@ enum Rank {
 }
 
 impl Live {
-    pub(super) fn new(cleaner: Cleaner) -> Self {
+    pub(super) fn new(cleaner: Cleaner, options: &str) -> Self {
         Self {
             cleaner,
+            options: options.to_owned(),
             run: None,
             command: String::new(),
             began: None,
@@ -293,7 +296,7 @@ impl Live {
 
     /// How to stop, and how to get back: a command is told whole or not at all.
     fn way_back(&self, width: usize) -> Option<Line> {
-        let run = self.run.as_ref()?;
+        let run = format!("{}{}", self.run.as_ref()?, self.options);
         let (stop, then) = match (self.command.as_str(), self.stage) {
             _ if self.stopping => {
                 ("stopping; Ctrl-C again: left unsettled", Some(("then", format!("keyswap resume --back {run}"))))

@@ -30,6 +30,13 @@ impl<W: Write> Plain<W> {
         let lines = Lines::new(printer.redactor());
         Self { printer, lines }
     }
+
+    /// Ends each command that is to be typed with these options.
+    #[must_use]
+    pub fn typed_with(mut self, options: &str) -> Self {
+        self.lines.typed_with(options);
+        self
+    }
 }
 
 impl<W: Write + Send> Reporter for Plain<W> {
@@ -70,6 +77,10 @@ impl Cleaner {
 impl Lines {
     pub(super) fn new(redactor: &Redactor) -> Self {
         Self { cleaner: Cleaner::new(redactor), width: 0, recap: Recap::default() }
+    }
+
+    pub(super) fn typed_with(&mut self, options: &str) {
+        options.clone_into(&mut self.recap.options);
     }
 
     pub(super) fn of(&mut self, event: &Event) -> Vec<Line> {

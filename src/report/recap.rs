@@ -29,18 +29,19 @@ pub(super) const BEST_FIRST: [HostStatus; 8] = [
 
 /// The recap of a run that is over, as its own output ended: from what the journal holds of it.
 ///
-/// `command` is the one that ended it, `place` the last batch that began and how many there were, where there were batches.
+/// `command` is the one that ended it, `place` the last batch that began and how many there were, where there were batches; `options`
+/// end each command that is to be typed.
 #[must_use]
 pub fn recap(
     redactor: &Redactor,
     run: &RunId,
     (command, place): (&str, Option<(u32, u32)>),
     finished: EventKind,
-    look: Look,
+    (look, options): (Look, &str),
 ) -> Vec<String> {
     let event = Event { ts: jiff::Timestamp::now(), run: run.clone(), seq: 0, host: None, step: None, kind: finished };
     let (batch, batches) = place.unwrap_or_default();
-    let mut recap = Recap { command: command.to_owned(), batch, batches, settled: 0 };
+    let mut recap = Recap { command: command.to_owned(), batch, batches, settled: 0, options: options.to_owned() };
     recap.event(&event);
     recap.lines(&event, &Cleaner::new(redactor)).into_iter().flat_map(|line| look.lines(line)).collect()
 }
@@ -54,6 +55,8 @@ pub(super) struct Recap {
     batches: u32,
     /// Hosts whose end state was read back.
     settled: usize,
+    /// What ends each command that is to be typed: a state directory that is not the usual one.
+    pub(super) options: String,
 }
 
 impl Recap {
@@ -101,7 +104,7 @@ impl Recap {
         lines.push(fleet.text(format!(": {}", counts(hosts))));
         lines.extend(notes(hosts, cleaner));
         for host in hosts.iter().filter(|host| matches!(host.status, HostStatus::Dirty | HostStatus::Owed)) {
-            lines.extend(mend(host, event));
+            lines.extend(mend(host, &format!("{}{}", event.run, self.options)));
         }
         lines.extend(self.next(event, *status, hosts));
         lines.push(
@@ -116,7 +119,7 @@ impl Recap {
     /// What leads on, and what leads back. What is dirty or owed has its own lines, which come first.
     fn next(&self, event: &Event, status: RunStatus, hosts: &[HostResult]) -> Vec<Line> {
         let any = |wanted: HostStatus| hosts.iter().any(|host| host.status == wanted);
-        let run = &event.run;
+        let run = format!("{}{}", event.run, self.options);
         let line = |what: &str, command: String| Line::new().push(Role::Faint, format!("{what:<10}")).text(command);
         if self.command != "run" || any(HostStatus::Dirty) || any(HostStatus::Owed) {
             return Vec::new();
@@ -129,7 +132,7 @@ impl Recap {
         ] {
             // A run that never began is in no journal.
             if any(wanted) && self.batch > 0 {
-                lines.push(line("again", format!("keyswap run -i INVENTORY --rerun {word} {run}")));
+                lines.push(line("again", format!("keyswap run PLAYBOOK -i INVENTORY --rerun {word} {run}")));
             }
         }
         if any(HostStatus::Changed) {
@@ -201,9 +204,9 @@ fn counts(hosts: &[HostResult]) -> String {
     }
 }
 
-fn mend(host: &HostResult, event: &Event) -> Vec<Line> {
+/// `run` is the run and the options with which it is found.
+fn mend(host: &HostResult, run: &str) -> Vec<Line> {
     let name = &host.host;
-    let run = &event.run;
     let heading = match (host.status, host.mend.is_empty()) {
         (HostStatus::Dirty, false) => {
             format!(

@@ -87,7 +87,7 @@ impl Tale {
     }
 
     fn live(&self) -> Live {
-        let mut live = Live::new(Cleaner::new(&redactor()));
+        let mut live = Live::new(Cleaner::new(&redactor()), "");
         self.events.iter().for_each(|event| live.event(event));
         live
     }
@@ -214,7 +214,7 @@ fn a_rollback() {
 #[test]
 fn nothing_is_drawn_before_a_run_and_after_it() {
     let size = Size { width: 80, height: 24 };
-    assert_eq!(Live::new(Cleaner::new(&redactor())).frame(moment(0), size), []);
+    assert_eq!(Live::new(Cleaner::new(&redactor()), "").frame(moment(0), size), []);
     let mut tale = under_way();
     assert!(!tale.live().frame(moment(99), size).is_empty());
     tale.all(EventKind::RunFinished { status: RunStatus::Succeeded, exit_code: 0, hosts: Vec::new() });

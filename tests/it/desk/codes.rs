@@ -270,3 +270,51 @@ fn code_130_wants_nothing() {
     ends(&nothing, 0);
     fleet.assert("O", &nothing);
 }
+
+/// A command of a recap, with the names that it leaves open.
+fn printed(said: &Said, what: &str) -> String {
+    let line = said.stdout.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix("  "));
+    let line = line.unwrap_or_else(|| panic!("no `{what}`: {}", said.all()));
+    line.trim().replace("PLAYBOOK", "fleet.toml").replace("INVENTORY", "inventory.toml")
+}
+
+/// A command line as a person types it, and the yes.
+fn typed(fleet: &Fleet, line: &str) -> Said {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_keyswap")).parent().unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let home = fleet.sandbox().dir();
+    shell.env_clear().env("HOME", home).env("USER", "operator").current_dir(home).stdin(std::process::Stdio::null());
+    shell.env("PATH", format!("{}:/usr/bin:/bin", program.display()));
+    Said::of(&mut shell, &["-c", &format!("{line} --yes")])
+}
+
+#[test]
+fn what_a_recap_prints_is_typed_as_it_stands() {
+    // The runs lie where nobody looks who is not told.
+    let fleet = Fleet::start(3, &[3]);
+    fleet.write(&Playbook::new(""));
+    let said = Said::of(&mut fleet.keyswap("plain"), &[&RUN[..], &["--yes"]].concat());
+    ends(&said, 2);
+    fleet.assert("NNO", &said);
+    let again = typed(&fleet, &printed(&said, "again"));
+    ends(&again, 2);
+    assert!(again.stdout.contains(", 1/1 hosts: 1 rolled-back"), "only that one: {}", again.all());
+    let back = typed(&fleet, &printed(&said, "back"));
+    ends(&back, 0);
+    fleet.assert("OOO", &back);
+    // Whose playbook is left out is told so, and not that a run is no file.
+    let again = printed(&said, "again").replace("run fleet.toml", "run");
+    let nameless = typed(&fleet, &again);
+    ends(&nameless, 5);
+    assert!(nameless.stderr.contains("name the playbook"), "{}", nameless.all());
+
+    let only = [&RUN[..], &["--yes", "--limit", "runner-1"]].concat();
+    let said = Said::of(&mut fleet.keyswap("plain"), &only);
+    ends(&said, 0);
+    let history =
+        Said::of(&mut fleet.keyswap("plain"), &["runs", said.stdout.split(' ').nth(1).unwrap().trim_end_matches(':')]);
+    assert_eq!(printed(&history, "for good"), printed(&said, "for good"));
+    let retired = typed(&fleet, &printed(&said, "for good"));
+    ends(&retired, 0);
+    assert!(retired.stdout.contains("copies removed"), "{}", retired.all());
+}
