@@ -1,8 +1,8 @@
 //! Asking the person at the terminal.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -77,10 +77,31 @@ impl Terminal {
         let question = format!("{}: ", sanitize::line(question.trim_end_matches([':', ' ']), usize::MAX));
         let _held = self.0.ask(&question);
         write(&question).map_err(PromptError::Io)?;
-        match rpassword::read_password() {
+        let config = rpassword::ConfigBuilder::new().input_reader(Keys).output_discard().build();
+        let typed = rpassword::read_password_with_config(config);
+        // The line's end is not shown, either.
+        write("\n").map_err(PromptError::Io)?;
+        match typed {
             Ok(text) => Ok(Zeroizing::new(text)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(PromptError::Declined),
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::Interrupted) => {
+                Err(PromptError::Declined)
+            }
             Err(error) => Err(PromptError::Io(error)),
+        }
+    }
+}
+
+/// What is typed on a terminal that is [`Quiet`], key by key.
+struct Keys;
+
+impl Read for Keys {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        const CTRL_C: u8 = 3;
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(rustix::stdio::stdin(), &mut *bytes))?;
+        match bytes.get(..length) {
+            // An end like any other: the terminal is put right before anybody leaves.
+            Some(read) if read.contains(&CTRL_C) => Err(ErrorKind::Interrupted.into()),
+            _ => Ok(length),
         }
     }
 }
@@ -91,14 +112,17 @@ fn write(question: &str) -> std::io::Result<()> {
     err.flush()
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A terminal that does not show what is typed, and gives each key as it comes, Ctrl-C too, until this is dropped: a signal would
+/// end the process, and the terminal would stay so.
 struct Quiet(Termios);
 
 impl Quiet {
     fn new() -> std::io::Result<Self> {
         let was = tcgetattr(std::io::stdin())?;
         let mut quiet = was.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
+        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+        quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
         tcsetattr(std::io::stdin(), OptionalActions::Now, &quiet)?;
         Ok(Self(was))
     }
@@ -119,6 +143,14 @@ impl Prompt for Terminal {
 
 impl AskPassphrase for Terminal {
     fn ask(&self, prompt: &str) -> Option<SecretString> {
-        self.hidden(prompt).ok().map(|text| SecretString::from(text.as_str()))
+        match self.hidden(prompt) {
+            Ok(text) => Some(SecretString::from(text.as_str())),
+            // One of many hosts asks: the answer is meant for all of them, as Ctrl-C at any other moment.
+            Err(PromptError::Declined) => {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
+                None
+            }
+            Err(_) => None,
+        }
     }
 }

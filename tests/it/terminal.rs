@@ -210,6 +210,45 @@ fn a_no_is_no_alarm() {
     assert_eq!(count(&all, |line| line.contains("settled: declined")), 2, "{all}");
 }
 
+/// Ctrl-C at a hidden question is a no: the terminal shows again what is typed.
+#[test]
+fn ctrl_c_at_a_hidden_question_leaves_the_terminal_as_it_was() {
+    let sandbox = Sandbox::start(1);
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "words", "-f"]).arg(&key).status().unwrap();
+    assert!(made.success());
+    let words: Vec<&str> = sandbox.run.split(' ').collect();
+    let inventory = words.iter().skip_while(|word| **word != "-i").nth(1).unwrap();
+    let playbook = dir.path().join("play.toml");
+    let text = std::fs::read_to_string(words[2]).unwrap();
+    let (head, tail) = text.split_once("[secrets.token]\n").unwrap();
+    let (_, tail) = tail.split_once("\n\n").unwrap();
+    std::fs::write(&playbook, format!("{head}[secrets.token]\nfrom = \"prompt\"\n\n{tail}")).unwrap();
+    let (key, playbook) = (key.display(), playbook.display());
+    for (line, question, said) in [
+        (
+            format!("{KEYSWAP} run {playbook} -i {inventory} --state-dir {}", dir.path().display()),
+            "token`: ",
+            "was not answered",
+        ),
+        (format!("{} -K", sandbox.run), "(sudo) on the hosts: ", "declined; nothing was changed"),
+        (format!("{KEYSWAP} ping -i {inventory} --private-key {key}"), "Passphrase for ", ""),
+    ] {
+        let tmux = Tmux::run(160, 50, &format!("{line}; echo exit $?; stty -a"));
+        tmux.wait_for(question, |screen| screen.contains(question.trim_end()));
+        tmux.tell(&["send-keys", "test-token-typed", "C-c"]);
+        tmux.wait_for("the end", |screen| screen.contains("exit 130") && screen.contains("echoke"));
+        let all = tmux.all();
+        let modes: Vec<&str> = all.split_whitespace().collect();
+        for mode in ["echo", "icanon", "isig"] {
+            assert!(modes.contains(&mode), "{line}: {mode}: {all}");
+        }
+        assert!(all.contains(said) && !all.contains("test-token-typed") && !all.contains("hint: "), "{line}: {all}");
+    }
+}
+
 /// What a run writes whose one host refuses the connection: to a terminal (`script`) or a pipe.
 fn written(terminal: bool, vars: &[(&str, &str)], args: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
