@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::CliError;
 use super::args::{Reach, RunArgs, RunSelect, Select};
-use super::inventory::Selected;
+use super::inventory::{Selected, word};
 use super::proving;
 use super::run::{self, Purpose};
 use super::session::Session;
@@ -121,6 +121,7 @@ pub(super) fn seen(what: &str, path: &Utf8Path) -> Result<FileSeen, CliError> {
 
 /// Writes the plan, and lets go of the hosts.
 pub(super) async fn write(
+    session: &Session,
     proposal: &Proposal,
     out: &Utf8Path,
     events: &Sink,
@@ -136,14 +137,19 @@ pub(super) async fn write(
     for saga in found.ready {
         hosts.push(saga.looked_at().await);
     }
-    written?;
+    if let Err(error) = written {
+        events.emit(None, None, EventKind::RunFinished { status: RunStatus::Failed, exit_code: error.code(), hosts });
+        return Err(error);
+    }
     let digest = sealed.digest().to_owned();
+    let file = word(out.as_str());
+    let run = session.typed(&format!("keyswap run --plan {file}"));
     let hint = match proposal.approval.iter().map(|policy| policy.required).max() {
         Some(required) => {
             let people = if required == 1 { "one signer".to_owned() } else { format!("{required} signers") };
-            format!("it needs {people}: keyswap approve {out} --signer NAME; then keyswap run --plan {out}")
+            format!("it needs {people}: keyswap approve {file} --signer NAME; then {run}")
         }
-        None => format!("nobody's approval is demanded; run it with: keyswap run --plan {out}"),
+        None => format!("nobody's approval is demanded; run it with: {run}"),
     };
     events.emit(None, None, EventKind::PlanWritten { path: out.to_string(), digest, next: hint });
     events.emit(None, None, EventKind::RunFinished { status: RunStatus::Succeeded, exit_code: 0, hosts });

@@ -284,11 +284,22 @@ async fn whole(
     said::warn_of_reboots(selected, events, &found);
     said::warn_of_readers(events, &readers);
     if let Purpose::Propose(out) = purpose {
-        let proposal = propose::proposal(session, (wanted, selected), shared, &found)?;
-        return propose::write(&proposal, out, events, found).await;
+        return match propose::proposal(session, (wanted, selected), shared, &found) {
+            Ok(proposal) => propose::write(session, &proposal, out, events, found).await,
+            Err(error) => {
+                not_planned(selected, events, found, &error).await;
+                Err(error)
+            }
+        };
     }
     if let Some(order) = purpose.order() {
-        let now = propose::proposal(session, (wanted, selected), shared, &found)?;
+        let now = match propose::proposal(session, (wanted, selected), shared, &found) {
+            Ok(now) => now,
+            Err(error) => {
+                not_planned(selected, events, found, &error).await;
+                return Err(error);
+            }
+        };
         if let Err(differences) = order.is_fresh(&now) {
             for difference in &differences {
                 events.warn(None, format!("the plan is stale: {difference}"));
@@ -313,7 +324,7 @@ async fn whole(
     let mut shared = match begin(session, (selected, purpose.order()), shared, &found, forks).await {
         Ok(shared) => shared,
         Err(error) => {
-            not_journaled(selected, events, found, &error).await;
+            not_planned(selected, events, found, &error).await;
             return Err(error);
         }
     };
@@ -420,8 +431,8 @@ async fn nothing_done(selected: &Selected, events: &Sink, found: Preflight, reas
     code
 }
 
-/// Ends a run that could not be journaled: it never began.
-async fn not_journaled(selected: &Selected, events: &Sink, found: Preflight, error: &CliError) {
+/// Ends a run that could not be planned or journaled: it never began.
+async fn not_planned(selected: &Selected, events: &Sink, found: Preflight, error: &CliError) {
     let reason = format!("not begun: {error}");
     let mut hosts: Vec<HostResult> = found.spared.iter().map(rollout::Spared::result).collect();
     for saga in found.ready {

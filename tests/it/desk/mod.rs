@@ -4,6 +4,7 @@ mod codes;
 mod exec;
 mod init;
 mod manual;
+mod output;
 mod papers;
 mod scene;
 mod schema;
