@@ -7,14 +7,15 @@
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::args::HostsArgs;
+use super::args::{HostsArgs, Output};
 use super::inventory::joined;
-use super::session::Session;
+use super::session::{Session, told};
 use super::{CliError, error};
-use crate::model::{Connection, Host, chain};
+use crate::model::{Connection, Host, HostName, chain};
 use crate::remote::ssh::known_hosts::{Endpoint, HostKey, learn};
 use crate::remote::ssh::{ConnectError, Dialer};
 
@@ -23,6 +24,8 @@ const ROUNDS: usize = 16;
 
 /// A host key that is not known yet, and where it would be written down.
 struct Offer {
+    /// The host that led there.
+    host: HostName,
     connection: Connection,
     endpoint: Endpoint,
     key: HostKey,
@@ -33,10 +36,30 @@ impl Offer {
     fn is_same(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint && self.key == other.key && self.file == other.file
     }
+
+    /// What programs get of it.
+    fn object(&self, why: &ConnectError) -> Value {
+        let Connection { address, port, .. } = &self.connection;
+        json!({
+            "address": address, "port": port, "hop": why.hop, "key": self.key.kind(),
+            "fingerprint": self.key.fingerprint().to_string(), "file": self.file,
+        })
+    }
 }
 
 pub(super) async fn accept(session: &Session, args: &HostsArgs, hosts: Vec<Host>) -> Result<u8, CliError> {
+    let is_json = session.global.output == Output::Jsonl;
     let mut out = session.out();
+    // A line for people, or what programs get in its place.
+    let mut say = |host: &HostName, status: &str, text: String, more: Value| match (is_json, more) {
+        (true, Value::Object(more)) => {
+            let mut object = json!({ "event": "host-key", "host": host, "status": status });
+            object.as_object_mut().into_iter().for_each(|object| object.extend(more.clone()));
+            out.json(&object);
+        }
+        (true, _) => out.json(&json!({ "event": "host-key", "host": host, "status": status })),
+        (false, _) => out.line(&text),
+    };
     let inventory = joined(&args.select.inventory);
     let (mut code, mut accepted): (u8, Vec<Offer>) = (0, Vec::new());
     let mut worse = |new: u8| {
@@ -52,25 +75,29 @@ pub(super) async fn accept(session: &Session, args: &HostsArgs, hosts: Vec<Host>
         let mut again = Vec::new();
         for (host, scanned) in scan(&dialer, std::mem::take(&mut waiting), args.forks).await {
             let Err(why) = scanned else {
-                out.line(&format!("{}: its key is known", host.name));
+                say(&host.name, "known", format!("{}: its key is known", host.name), Value::Null);
                 continue;
             };
             match offered(session, &host, &why) {
                 Some(offer) if accepted.iter().any(|old| old.is_same(&offer)) => {
                     worse(2);
-                    out.line(&format!("{}: {}, though it was added to {}", host.name, chain(&why), offer.file));
+                    let text = format!("{}: {}, though it was added to {}", host.name, chain(&why), offer.file);
+                    let more = json!({ "reason": chain(&why), "file": offer.file });
+                    say(&host.name, "refused", text, more);
                 }
                 Some(offer) => {
                     if !offers.iter().any(|other| other.is_same(&offer)) {
-                        out.line(&show(&host, &why, &offer));
+                        say(&host.name, "offered", show(&host, &why, &offer), offer.object(&why));
                         offers.push(offer);
                     }
                     again.push(host);
                 }
                 None => {
-                    worse(if why.is_host_key() { 2 } else { error::UNREACHABLE });
-                    let hint = why.hint(&inventory, host.name.as_str());
-                    out.line(&format!("{}: {}; {hint}", host.name, chain(&why)));
+                    let refused = why.is_host_key();
+                    worse(if refused { 2 } else { error::UNREACHABLE });
+                    let reason = format!("{}; {}", chain(&why), why.hint(&inventory, host.name.as_str()));
+                    let status = if refused { "refused" } else { "unreachable" };
+                    say(&host.name, status, format!("{}: {reason}", host.name), json!({ "reason": reason }));
                 }
             }
         }
@@ -84,12 +111,15 @@ pub(super) async fn accept(session: &Session, args: &HostsArgs, hosts: Vec<Host>
             let added = learn(&offer.file, &offer.endpoint, &offer.key)
                 .map_err(|error| CliError::internal(&format!("cannot write {}", offer.file), error))?;
             let what = if added { "added to" } else { "stands by now in" };
-            out.line(&format!("{}: {what} {}", offer.endpoint.listed_as(), offer.file));
+            let listed = offer.endpoint.listed_as();
+            let more = json!({ "listed_as": listed, "file": offer.file });
+            let status = if added { "added" } else { "known" };
+            say(&offer.host, status, format!("{listed}: {what} {}", offer.file), more);
             accepted.push(offer);
         }
         waiting = again;
     }
-    Ok(code)
+    told(out, code)
 }
 
 /// What each host presents, in the order of the hosts.
@@ -118,7 +148,7 @@ fn offered(session: &Session, host: &Host, why: &ConnectError) -> Option<Offer> 
     let usual = || session.home().join(".ssh/known_hosts");
     let file = connection.known_hosts.first().cloned().unwrap_or_else(usual);
     let endpoint = Endpoint::of(&connection);
-    Some(Offer { connection, endpoint, key, file })
+    Some(Offer { host: host.name.clone(), connection, endpoint, key, file })
 }
 
 fn show(host: &Host, why: &ConnectError, offer: &Offer) -> String {

@@ -45,6 +45,9 @@ pub enum CliError {
     /// A server says no before anything was touched.
     #[error("{0}")]
     Server(String),
+    /// What was to be said could not be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] std::io::Error),
     /// keyswap itself failed.
     #[error("{what}")]
     Internal {
@@ -85,7 +88,7 @@ impl CliError {
             Self::Journal(JournalError::NoRuns(_) | JournalError::NoSuchRun(_) | JournalError::Ambiguous { .. }) => {
                 USAGE
             }
-            Self::Journal(_) | Self::Internal { .. } => INTERNAL,
+            Self::Journal(_) | Self::Output(_) | Self::Internal { .. } => INTERNAL,
             Self::Approval(_) => APPROVAL,
             Self::Server(_) => 2,
         }
@@ -106,7 +109,8 @@ impl CliError {
             | Self::Declined
             | Self::Secret(_)
             | Self::Approval(_)
-            | Self::Server(_) => None,
+            | Self::Server(_)
+            | Self::Output(_) => None,
         }
     }
 }

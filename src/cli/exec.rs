@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Output, Reach, Select};
 use super::inventory::{joined, select};
-use super::session::Session;
+use super::session::{Session, told};
 use super::{CliError, error, signals};
 use crate::load;
 use crate::model::{Host, HostName, HostStatus};
@@ -196,8 +196,7 @@ pub(super) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, CliEr
         let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(status, count)| format!("{count} {status}"));
         out.line(&format!("  {} hosts: {}", all.len(), counts.collect::<Vec<_>>().join(", ")));
     }
-    out.finish().map_err(|error| CliError::internal("cannot write", error))?;
-    Ok(code)
+    told(out, code)
 }
 
 /// Begins on as many hosts at a time as there are forks; each says so when it has ended.

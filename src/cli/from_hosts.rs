@@ -2,7 +2,9 @@
 //!
 //! Taking it back is journaled here as a run of its own, so that it can be gone on with like any other.
 
-use super::args::{BackArgs, FromHosts};
+use serde_json::json;
+
+use super::args::{BackArgs, FromHosts, Output};
 use super::inventory::{joined, select};
 use super::rollback::{BY_OPERATOR, shared_for};
 use super::session::Session;
@@ -73,16 +75,31 @@ pub(super) fn meant(
         Ok(run) => return Ok(Ok(run)),
         Err(why) => why,
     };
-    let mut out = session.out();
-    let silent = asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?)));
-    let silent = silent.map(|(host, why)| out.line(&format!("{host}: {why}"))).count();
+    let silent = say_silent(session, asked);
     // They may know it.
-    let unknown = matches!(why, NoRun::NoAnswer | NoRun::Unknown(_)) && silent > 0;
+    let unknown = matches!(why, NoRun::NoAnswer | NoRun::Unknown(_)) && silent;
     if unknown {
-        out.line(&why.to_string());
+        let mut out = session.out();
+        match session.global.output {
+            Output::Jsonl => out.json(&json!({ "event": "warning", "message": why.to_string() })),
+            Output::Human | Output::Plain => out.line(&why.to_string()),
+        }
         return Ok(Err(error::UNREACHABLE));
     }
     Err(CliError::usage(why.to_string()))
+}
+
+/// Tells of each host that did not answer; whether there is one.
+pub(super) fn say_silent(session: &Session, asked: &[Asked]) -> bool {
+    let mut out = session.out();
+    let silent = asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?)));
+    let said = silent.map(|(host, why)| match session.global.output {
+        Output::Jsonl => {
+            out.json(&json!({ "event": "host", "host": host, "status": HostStatus::Unreachable, "reason": why }));
+        }
+        Output::Human | Output::Plain => out.line(&format!("{host}: {why}")),
+    });
+    said.count() > 0
 }
 
 fn word(command: ReopenCommand) -> &'static str {

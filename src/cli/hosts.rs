@@ -7,7 +7,7 @@ use super::CliError;
 use super::accept::accept;
 use super::args::{HostsArgs, HostsVerb, Output};
 use super::inventory::{extra_vars, select_from};
-use super::session::Session;
+use super::session::{Session, told};
 use crate::load;
 use crate::model::{Become, Host, Jump, Origin, Origins, Vars};
 
@@ -22,7 +22,7 @@ pub(super) async fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, Cli
         for host in &hosts {
             out.line(&object(host, &extra, inventory.origins.get(&host.name)).to_string());
         }
-        return Ok(0);
+        return told(out, 0);
     }
     let mut rows = vec![["host", "login", "become", "through"].map(str::to_owned)];
     rows.extend(hosts.iter().map(|host| {
@@ -61,7 +61,7 @@ pub(super) async fn hosts(session: &Session, args: &HostsArgs) -> Result<u8, Cli
             }
         }
     }
-    Ok(0)
+    told(out, 0)
 }
 
 fn word(become_method: Become) -> String {

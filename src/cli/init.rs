@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::CliError;
 use super::args::Output;
-use super::session::Session;
+use super::session::{Session, told};
 use crate::load::schema;
 
 /// Where they go.
@@ -58,7 +58,7 @@ pub(super) fn init(session: &Session, args: &InitArgs) -> Result<u8, CliError> {
         out.line(&format!("  {into}keyswap lint playbooks/rotate-token.toml -i inventory/example.toml"));
         out.line(&format!("  {into}keyswap ping -i inventory/example.toml"));
     }
-    Ok(0)
+    told(out, 0)
 }
 
 /// Writes a file that is not there yet; whether it was written.

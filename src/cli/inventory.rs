@@ -1,12 +1,13 @@
 //! Reading the files that a command names; `lint` does nothing else.
 
 use camino::Utf8PathBuf;
+use serde_json::json;
 
 use super::CliError;
-use super::args::{LintArgs, Reach, Select};
+use super::args::{LintArgs, Output, Reach, Select};
 use super::proving;
 use super::rerun::Rerun;
-use super::session::Session;
+use super::session::{Session, told};
 use super::ssh_program::SshProgram;
 use crate::load::{self, Asking, Context, Diagnostics, Playbook};
 use crate::model::{ApprovalPolicy, Become, Host, IdentitySpec, Inventory, SecretName, SecretSource, Step, Vars};
@@ -238,8 +239,12 @@ pub(super) fn lint(session: &Session, args: &LintArgs) -> Result<u8, CliError> {
     match faults {
         Some(faults) => Err(faults.into()),
         None => {
-            session.out().line("ok");
-            Ok(0)
+            let mut out = session.out();
+            match session.global.output {
+                Output::Jsonl => out.json(&json!({ "event": "lint-finished", "status": "ok", "exit_code": 0 })),
+                Output::Human | Output::Plain => out.line("ok"),
+            }
+            told(out, 0)
         }
     }
 }

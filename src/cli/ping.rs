@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::args::{Output, PingArgs};
 use super::inventory::{joined, select};
-use super::session::Session;
+use super::session::{Session, told};
 use super::tools::{Lack, Lacks};
 use super::{CliError, error};
 use crate::model::{Host, HostName};
@@ -46,11 +46,12 @@ pub(super) async fn ping(session: &Session, args: &PingArgs) -> Result<u8, CliEr
         }
     }
     // A host that is there and will not do outweighs one that is away.
-    Ok(match (lacking, away) {
+    let code = match (lacking, away) {
         (true, _) => 2,
         (false, true) => error::UNREACHABLE,
         (false, false) => 0,
-    })
+    };
+    told(out, code)
 }
 
 /// A host for people.

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::args::RunArgs;
+use super::args::{Output, RunArgs};
 use super::ask::Asker;
 use super::inventory::{Selected, extra_vars};
 use super::order::{self, Order};
@@ -15,7 +16,7 @@ use super::propose;
 use super::proving;
 use super::rerun::{Rerun, playbook_of};
 use super::services::Servers;
-use super::session::Session;
+use super::session::{Session, told};
 use super::token::{self, AtHand, Issuing, NoToken};
 use super::{CliError, error, said, signals};
 use crate::engine::{About, Patience, Saga, Shared, TokenNote};
@@ -92,7 +93,7 @@ pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliErro
     let wanted = wanted(session, args)?;
     let selected = Selected::load(session, &wanted, rerun.as_ref())?;
     if args.list_hosts || args.list_steps {
-        return Ok(list(session, args, &selected));
+        return list(session, args, &selected);
     }
     if !args.check {
         let inventory = &selected.inventory_name;
@@ -149,19 +150,26 @@ pub(super) async fn go(
     finished
 }
 
-fn list(session: &Session, args: &RunArgs, selected: &Selected) -> u8 {
+fn list(session: &Session, args: &RunArgs, selected: &Selected) -> Result<u8, CliError> {
+    let is_json = session.global.output == Output::Jsonl;
     let mut out = session.out();
     if args.list_hosts {
         for (host, _) in &selected.hosts {
-            out.line(host.name.as_str());
+            match is_json {
+                true => out.json(&json!({ "event": "host", "host": host.name })),
+                false => out.line(host.name.as_str()),
+            }
         }
     }
     if args.list_steps {
         for step in selected.playbook.step_refs() {
-            out.line(&step.to_string());
+            match is_json {
+                true => out.json(&json!({ "event": "step", "index": step.index, "step": step.name })),
+                false => out.line(&step.to_string()),
+            }
         }
     }
-    0
+    told(out, 0)
 }
 
 /// Reads every secret that a step of a selected host writes. One that is minted comes later.

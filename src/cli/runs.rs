@@ -1,15 +1,18 @@
 //! `keyswap runs`: history, from the journals alone or from the hosts alone.
 
+use serde_json::{Value, json};
+
 use super::args::{Output, RunsArgs};
+use super::from_hosts::say_silent;
 use super::inventory::{joined, select};
-use super::session::Session;
+use super::session::{Session, told, unless_unsaid};
 use super::{CliError, error};
 use crate::event::EventKind;
 use crate::journal::{RunPhase, RunState, RunSummary, Store};
-use crate::model::{HostResult, RunId};
+use crate::model::{HostResult, RunId, StepStatus};
 use crate::plan::RunPlan;
 use crate::report::{HistoryRow, history_table, recap};
-use crate::rollout::{ask, history};
+use crate::rollout::{NoRun, ask, history};
 
 /// How many hosts are asked at the same time.
 const FORKS: u16 = 25;
@@ -21,17 +24,21 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
     let store = session.store()?;
     let mut out = session.out();
     let Some(prefix) = &args.run else {
-        table(session, &store.list()?);
-        return Ok(0);
+        return table(session, &store.list()?);
     };
     let run = store.find(Some(prefix))?;
+    // Looked at first: a run that ends in between is then told as at work, and not as cut off.
+    let locked = store.dir(&run).is_locked();
     let state = store.state(&run)?;
     let finished = finished(&state);
-    if let (Output::Jsonl, Some(finished)) = (session.global.output, &finished) {
+    if session.global.output == Output::Jsonl {
+        let Some(finished) = finished else {
+            out.json(&unfinished(&run, &state, locked));
+            return told(out, 0);
+        };
         let (events, report) = session.report(&run);
-        events.emit(None, None, finished.clone());
-        report.finish(&events);
-        return Ok(0);
+        events.emit(None, None, finished);
+        return unless_unsaid(report.told(&events), 0);
     }
     out.line(&format!("run {run}: {} ({})", state.playbook, phase(&state)));
     out.line(&format!("by {}@{}, keyswap {}", state.by.user, state.by.host, state.by.version));
@@ -56,7 +63,7 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
         out.line(&format!("{}: {end}{}", token.describe(), dead.unwrap_or_default()));
     }
     for step in &state.shared_steps {
-        let status = step.status.map_or("not known", crate::model::StepStatus::as_str);
+        let status = step.status.map_or("not known", StepStatus::as_str);
         out.line(&format!("{} [{status}] {}", step.step, step.detail));
     }
     if let Some(retired) = &state.retired {
@@ -77,7 +84,7 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
             out.line(&format!("  {}: {} -> {now}", credential.path, word(&credential.before)));
         }
         for step in host.steps.values() {
-            let status = step.status.map_or("not known", crate::model::StepStatus::as_str);
+            let status = step.status.map_or("not known", StepStatus::as_str);
             out.line(&format!("  {} [{status}] {}", step.step, step.detail));
         }
         if let Some(reason) = host.result.as_ref().and_then(|result| result.reason.as_ref()) {
@@ -99,15 +106,64 @@ pub(super) async fn runs(session: &Session, args: &RunsArgs) -> Result<u8, CliEr
             out.line(&line);
         }
     }
-    Ok(0)
+    told(out, 0)
+}
+
+/// A run that has no end yet, for programs.
+fn unfinished(run: &RunId, state: &RunState, locked: bool) -> Value {
+    let hosts = state.hosts.iter().map(|(name, host)| {
+        let steps = host.steps.values().map(|step| {
+            let status = step.status.map_or("unknown", StepStatus::as_str);
+            json!({ "index": step.step.index, "step": step.step.name, "status": status, "detail": step.detail })
+        });
+        let steps: Vec<Value> = steps.collect();
+        let mut told = host.result.as_ref().map_or_else(|| json!({ "host": name }), |result| json!(result));
+        if let Value::Object(told) = &mut told {
+            told.insert("phase".to_owned(), host.phase.says().into());
+            told.insert("steps".to_owned(), steps.into());
+        }
+        told
+    });
+    json!({
+        "event": "run-unfinished", "run": run, "started": state.started, "status": word(state, locked),
+        "playbook": state.playbook, "by": format!("{}@{}", state.by.user, state.by.host),
+        "hosts": hosts.collect::<Vec<_>>(),
+    })
+}
+
+/// How a run stands, as programs get it.
+fn word(state: &RunState, locked: bool) -> String {
+    if locked { "at-work".to_owned() } else { phase(state).replace(' ', "-") }
+}
+
+/// A run in a line, for programs.
+fn object(summary: &RunSummary) -> Value {
+    match &summary.state {
+        Ok(state) => json!({
+            "event": "run", "run": summary.run, "started": state.started, "ended": ended(state),
+            "status": word(state, summary.locked), "hosts": state.hosts.len(), "playbook": state.playbook,
+        }),
+        Err(error) => json!({
+            "event": "run", "run": summary.run, "status": "unreadable", "reason": crate::model::chain(error),
+        }),
+    }
+}
+
+/// When a run ended, if it did.
+fn ended(state: &RunState) -> Option<jiff::Timestamp> {
+    state.last.filter(|_| matches!(state.phase, RunPhase::Finished(_)))
 }
 
 /// The history, newest first.
-fn table(session: &Session, runs: &[RunSummary]) {
+fn table(session: &Session, runs: &[RunSummary]) -> Result<u8, CliError> {
     let mut out = session.out();
+    if session.global.output == Output::Jsonl {
+        runs.iter().for_each(|summary| out.json(&object(summary)));
+        return told(out, 0);
+    }
     if runs.is_empty() {
         out.line("no runs yet");
-        return;
+        return told(out, 0);
     }
     let rows: Vec<HistoryRow> = runs
         .iter()
@@ -115,7 +171,7 @@ fn table(session: &Session, runs: &[RunSummary]) {
             Ok(state) => HistoryRow {
                 run: &summary.run,
                 started: state.started,
-                ended: state.last.filter(|_| matches!(state.phase, RunPhase::Finished(_))),
+                ended: ended(state),
                 status: if summary.locked { "under way" } else { phase(state) },
                 role: match state.phase {
                     RunPhase::Finished(status) if !state.is_half_retired() => Some(status),
@@ -138,6 +194,7 @@ fn table(session: &Session, runs: &[RunSummary]) {
     for line in history_table(&session.redactor, &rows, session.look()) {
         out.line(&line);
     }
+    told(out, 0)
 }
 
 /// The runs that hosts know, with each host's own word.
@@ -145,24 +202,35 @@ async fn from_hosts(session: &Session, args: &RunsArgs) -> Result<u8, CliError> 
     let hosts = select(session, &args.from.as_select(), Some(&args.from.as_reach(FORKS)))?;
     let connect = session.connect(&joined(&args.from.inventory))?;
     let asked = ask(&connect, hosts, usize::from(FORKS)).await;
-    let mut out = session.out();
+    let is_json = session.global.output == Output::Jsonl;
     let prefix = args.run.as_deref().unwrap_or_default();
-    let history = history(&asked);
-    if history.is_empty() {
-        out.line("no host that was reached knows a run");
-    }
-    for (run, hosts) in history.iter().filter(|(run, _)| run.as_str().starts_with(prefix)) {
+    let mut known = history(&asked);
+    known.retain(|(run, _)| run.as_str().starts_with(prefix));
+    let mut out = session.out();
+    for (run, hosts) in &known {
+        if is_json {
+            let hosts: Vec<Value> = hosts.iter().map(|(host, word)| json!({ "host": host, "phase": word })).collect();
+            out.json(&json!({ "event": "run-recorded", "run": run, "hosts": hosts }));
+            continue;
+        }
         out.line(&format!("run {run}"));
         for (host, word) in hosts {
             out.line(&format!("  {host}: {word}"));
         }
     }
-    let mut code = 0;
-    for (host, why) in asked.iter().filter_map(|asked| Some((&asked.host.name, asked.unreachable()?))) {
-        code = error::UNREACHABLE;
-        out.line(&format!("{host}: {why}"));
+    // Who did not answer may know it.
+    let code = if say_silent(session, &asked) { error::UNREACHABLE } else { 0 };
+    if known.is_empty() {
+        let none = NoRun::Unknown(args.run.clone()).to_string();
+        if code == 0 && args.run.is_some() {
+            return Err(CliError::usage(none));
+        }
+        match is_json {
+            true => out.json(&json!({ "event": "warning", "message": none })),
+            false => out.line(&none),
+        }
     }
-    Ok(code)
+    told(out, code)
 }
 
 /// The run's last event, as it was said when it ended; none for a run that was cut off.

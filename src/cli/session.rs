@@ -1,6 +1,6 @@
 //! What every command needs of the process: environment, outputs, state directory, who is at work.
 
-use std::io::{IsTerminal, Stdout};
+use std::io::{self, IsTerminal, Stdout};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -246,8 +246,7 @@ impl Session {
         for line in String::from_utf8_lossy(text).lines() {
             out.styled(line);
         }
-        out.finish().map_err(|error| CliError::internal("cannot write", error))?;
-        Ok(0)
+        told(out, 0)
     }
 
     /// Starts the run's report; [`Report::finish`] ends it.
@@ -355,7 +354,26 @@ impl Report {
     pub(super) fn finish(self, events: &Sink) {
         events.close();
         // A closed pipe is the reader's choice; the run's end stands in the journal and in the exit code.
-        let _ = self.thread.join();
+        let _ = self.told(events);
+    }
+
+    /// The same, of what stands nowhere but in the output.
+    pub(super) fn told(self, events: &Sink) -> io::Result<()> {
+        events.close();
+        self.thread.join().unwrap_or(Ok(()))
+    }
+}
+
+/// Ends a command's own output, and so the command: with its code, unless what it had to say could not be said.
+pub(super) fn told(mut out: Printer<Stdout>, code: u8) -> Result<u8, CliError> {
+    unless_unsaid(out.finish(), code)
+}
+
+/// The code, unless the output takes nothing. Who closes a pipe has read enough: that is his choice.
+pub(super) fn unless_unsaid(written: io::Result<()>, code: u8) -> Result<u8, CliError> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(code),
     }
 }
 

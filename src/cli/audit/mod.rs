@@ -19,7 +19,7 @@ use self::places::Places;
 use self::say::Audited;
 use super::args::{Output, Reach, Select};
 use super::inventory::{joined, reachable, reached};
-use super::session::Session;
+use super::session::{Session, told};
 use super::{CliError, error};
 use crate::load;
 use crate::model::{Fingerprint, Host, HostName, RemotePath, Vars};
@@ -84,7 +84,7 @@ pub(super) async fn audit(session: &Session, args: &AuditArgs) -> Result<u8, Cli
     let known = Names::new(&inventory, from_runs(session)?);
     let connect = session.connect(&joined(&args.select.inventory))?;
     let looked = all(connect, hosts, &known, args).await;
-    Ok(tell(session, &looked))
+    tell(session, &looked)
 }
 
 /// The credentials that runs of this machine minted, brought, or found.
@@ -224,7 +224,7 @@ async fn survey(conn: &mut dyn crate::remote::Host, surveys: Vec<Survey>) -> Res
     }
 }
 
-fn tell(session: &Session, looked: &[(HostName, Audited)]) -> u8 {
+fn tell(session: &Session, looked: &[(HostName, Audited)]) -> Result<u8, CliError> {
     let any = |wanted: fn(&Audited) -> bool| looked.iter().any(|(_, audited)| wanted(audited));
     let code = if any(|audited| matches!(audited, Audited::Failed(_))) {
         2
@@ -250,5 +250,5 @@ fn tell(session: &Session, looked: &[(HostName, Audited)]) -> u8 {
             out.line(&line);
         }
     }
-    code
+    told(out, code)
 }

@@ -40,7 +40,8 @@ fn stay() -> Playbook {
     playbook
 }
 
-fn staying(fleet: &Fleet, number: usize) -> AtWork {
+/// At work in its last step, until there is a file `go`.
+pub(super) fn staying(fleet: &Fleet, number: usize) -> AtWork {
     let _ = fs::remove_file(fleet.path(number, "staying"));
     let work = fleet.begin(&stay(), &[]);
     wait_until("the run is in its last step", || fleet.path(number, "staying").exists());

@@ -143,7 +143,9 @@ fn ctrl_c_twice_leaves_at_once_and_the_journal_is_whole() {
     assert!(!said.stdout.contains("run-finished"), "it is not claimed that anything was settled: {}", said.all());
     let run = run_of(&cut.host);
     let shown = cut.host.say(&["runs", &run]);
-    assert!(shown.stdout.contains("(cut off)") && shown.stdout.contains("restart [not known]"), "{}", shown.all());
+    assert_eq!(shown.events[0]["status"], "cut-off", "{}", shown.all());
+    let steps = shown.events[0]["hosts"][0]["steps"].as_array().unwrap();
+    assert!(steps.iter().any(|step| step["step"] == "restart" && step["status"] == "unknown"), "{}", shown.all());
     let settled = cut.host.say(&["resume", "--back"]);
     settled.assert(0, "rolled-back", "rolled-back");
     is_old(&cut.host, &cut.before, &cut.runner, &settled);
@@ -189,6 +191,6 @@ fn ctrl_c_while_a_publish_run_is_waited_for_settles_too() {
 /// The only unsettled run.
 fn run_of(host: &RunnerHost) -> String {
     let runs = host.say(&["runs"]);
-    let mut ids = runs.stdout.lines().filter_map(|line| line.split(' ').next());
-    ids.next_back().unwrap_or_else(|| panic!("{}", runs.all())).to_owned()
+    let oldest = runs.events.last().unwrap_or_else(|| panic!("{}", runs.all()));
+    oldest["run"].as_str().unwrap().to_owned()
 }

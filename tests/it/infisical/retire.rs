@@ -119,7 +119,7 @@ fn a_retirement_that_is_stopped_is_owed_and_everybody_names_what_goes_on() {
         assert!(refused.stderr.contains("is being retired") && refused.stderr.contains(&again), "{}", refused.all());
     }
     let table = bench.say(&["runs"]);
-    let told = |line: &str| line.contains(&second) && line.contains("being retired");
+    let told = |line: &str| line.contains(&second) && line.contains("being-retired");
     assert!(table.stdout.lines().any(told), "{}", table.all());
     let done = bench.say(&["retire", "--revoke", "--yes", &second]);
     assert_eq!(done.code, Some(0), "{}", done.all());

@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::bench::{Bench, Controller, Stand};
 use super::sweep::{Row, sweep};
 use crate::support::real_host::free_port;
@@ -115,7 +117,8 @@ fn an_earlier_run_is_known_after_a_later_one_that_was_taken_back() {
     bench.host.sh("rm /run/forgejo-runner/pinned");
     assert_eq!(bench.stand(), Ok(Stand::New));
     let told = bench.say("second", &["runs", "--from-hosts", "-i", "inventory.toml", run.as_str()]);
-    assert_eq!(told.stdout, format!("run {run}\n  {NAME}: new\n"));
+    let wanted = json!({ "event": "run-recorded", "run": run, "hosts": [{ "host": NAME, "phase": "new" }] });
+    assert_eq!(told.events, [wanted]);
     // The newest one has nothing to undo, and nobody guesses that another was meant.
     let newest = bench.say("second", &ROLLBACK);
     assert!(newest.stdout.contains("there is nothing to undo"), "{}", newest.all());
@@ -202,9 +205,10 @@ fn the_runs_that_a_host_knows_are_told() {
     cut_off(&bench, "off", PLACED);
     let (run, _) = bench.run("first").unwrap();
     let said = runs(&[&run.as_str()[..18]]);
-    let wanted = format!("run {run}\n  {NAME}: armed (by operator@");
-    assert!(said.code == Some(0) && said.stdout.starts_with(&wanted), "{}", said.all());
-    assert_eq!(runs(&["19"]).stdout, "");
+    assert_eq!((said.code, &said.events[0]["run"]), (Some(0), &json!(run)), "{}", said.all());
+    let (host, phase) = (&said.events[0]["hosts"][0]["host"], &said.events[0]["hosts"][0]["phase"]);
+    assert!(host == NAME && phase.as_str().unwrap().starts_with("armed (by operator@"), "{}", said.all());
+    assert_eq!((runs(&["19"]).code, runs(&["19"]).stdout.as_str()), (Some(5), ""));
     bench.host.stop_sshd();
     assert_eq!(runs(&[]).code, Some(4));
     bench.host.start_sshd();
