@@ -47,11 +47,17 @@ pub(super) enum Leave {
 
 impl PlanFiles {
     /// Refuses, before anybody is asked anything, what needs an approval and has no plan.
-    pub(super) fn may_begin(&self, policies: &[ApprovalPolicy], command: &str) -> Result<(), CliError> {
+    pub(super) fn may_begin(
+        &self,
+        session: &Session,
+        policies: &[ApprovalPolicy],
+        command: &str,
+    ) -> Result<(), CliError> {
         if self.out.is_some() || self.plan.is_some() {
             return Ok(());
         }
-        let leads_on = format!("{command} --out FILE\nkeyswap approve FILE --signer NAME\n{command} --plan FILE");
+        let with = |option: &str| session.typed(&format!("{command} {option} FILE"));
+        let leads_on = format!("{}\nkeyswap approve FILE --signer NAME\n{}", with("--out"), with("--plan"));
         demands_none(policies, &leads_on)
     }
 

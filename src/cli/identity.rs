@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{IdentityArgs, IdentityVerb, Output};
 use super::errand::{Leave, PlanFiles};
+use super::inventory::{both, joined, word};
 use super::prompt::Terminal;
 use super::session::Session;
 use super::{CliError, error, signals, token};
@@ -19,7 +20,7 @@ pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u
     let IdentityVerb::Apply(args) = &args.verb;
     let spec = load::identity(&args.file);
     let inventory = load::inventory(&args.inventory, &session.context()?);
-    let (spec, inventory) = super::inventory::both(spec, inventory)?;
+    let (spec, inventory) = both(spec, inventory)?;
     if !args.check && !args.yes && args.files.out.is_none() && !Terminal::is_there() {
         return Err(CliError::usage(
             "identity apply asks before it changes anything: give --yes, or run it on a terminal",
@@ -27,8 +28,9 @@ pub(super) async fn identity(session: &Session, args: &IdentityArgs) -> Result<u
     }
     let policies: Vec<ApprovalPolicy> = inventory.approval.iter().cloned().collect();
     if !args.check {
-        let (file, inventory) = (&args.file, super::inventory::joined(&args.inventory));
-        args.files.may_begin(&policies, &format!("keyswap identity apply {file} -i {inventory}"))?;
+        let (file, inventory) = (word(args.file.as_str()), joined(&args.inventory));
+        let command = format!("keyswap identity apply {file} -i {inventory}");
+        args.files.may_begin(session, &policies, &command)?;
     }
     let client = token::operator(session, &inventory.services).await?;
     let done = apply(session, (args, &policies), &client, &spec).await;

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::CliError;
 use super::args::RunArgs;
-use super::inventory::Selected;
+use super::inventory::{Selected, word};
 use super::propose::{files, seen, whole_paths};
 use super::run::{self, Purpose};
 use super::session::Session;
@@ -109,8 +109,9 @@ impl Warrant {
         let zone = TimeZone::system();
         let (mut proofs, mut allowed_signers) = (Vec::<ApprovalProof>::new(), Vec::new());
         for policy in policies {
-            let approved = approval::satisfy(policy, &gathered, (Timestamp::now(), &zone))
-                .map_err(|why| no(format!("{file}: {why}\nto approve it: keyswap approve {file} --signer NAME")))?;
+            let approved = approval::satisfy(policy, &gathered, (Timestamp::now(), &zone)).map_err(|why| {
+                no(format!("{file}: {why}\nto approve it: keyswap approve {} --signer NAME", word(file.as_str())))
+            })?;
             for proof in approved.iter().map(proof) {
                 if !proofs.contains(&proof) {
                     proofs.push(proof);

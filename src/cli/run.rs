@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Output, RunArgs};
 use super::ask::Asker;
-use super::inventory::{Selected, extra_vars};
+use super::inventory::{Selected, extra_vars, word};
 use super::order::{self, Order};
 use super::prompt::Terminal;
 use super::propose;
@@ -96,16 +96,36 @@ pub(super) async fn run(session: &Session, args: &RunArgs) -> Result<u8, CliErro
         return list(session, args, &selected);
     }
     if !args.check {
-        let inventory = &selected.inventory_name;
-        let plan = format!("keyswap plan {} -i {inventory} --out FILE", wanted.playbook);
-        let then = "keyswap approve FILE --signer NAME\nkeyswap run --plan FILE";
-        order::demands_none(&selected.approval(), &format!("{plan}\n{then}"))?;
+        order::demands_none(&selected.approval(), &leads_on(session, args, (&wanted, &selected), rerun.is_some()))?;
     }
     // What a question needs is known before anything is asked of a host.
     if !args.check && !args.yes && !Terminal::is_there() {
         return Err(CliError::usage("run asks before it changes anything: give --yes, or run it on a terminal"));
     }
-    go(session, args, (&wanted, &selected), &Purpose::Run).await
+    Box::pin(go(session, args, (&wanted, &selected), &Purpose::Run)).await
+}
+
+/// The commands by which the same is done with an approval, on the same hosts.
+fn leads_on(session: &Session, args: &RunArgs, (wanted, selected): (&Wanted, &Selected), rerun: bool) -> String {
+    let names: Vec<&str> = selected.hosts.iter().map(|(host, _)| host.name.as_str()).collect();
+    // `plan` knows of no earlier run: its hosts are named.
+    let limit = if rerun { Some(names.join(",")) } else { wanted.limit.clone() };
+    let path = |path: &Utf8PathBuf| path.to_string();
+    let with = |flag: &str, value: Option<String>| value.map(|value| format!(" {flag} {}", word(&value)));
+    let is = |flag: &str, set: bool| set.then(|| format!(" {flag}"));
+    let options: String = with("-l", limit)
+        .into_iter()
+        .chain(args.select.extra_vars.iter().filter_map(|pair| with("-e", Some(pair.clone()))))
+        .chain(with("-u", wanted.user.clone()))
+        .chain(with("--private-key", wanted.private_key.as_ref().map(path)))
+        .chain(is("--become", wanted.become_root))
+        .chain(is("--skip-unreachable", wanted.skip_unreachable))
+        .collect();
+    let asks = is("-K", session.global.ask_become_pass).unwrap_or_default();
+    let (playbook, inventory) = (word(wanted.playbook.as_str()), &selected.inventory_name);
+    let plan = session.typed(&format!("keyswap plan {playbook} -i {inventory}{options}{asks} --out FILE"));
+    let run = session.typed(&format!("keyswap run --plan FILE{asks}"));
+    format!("{plan}\nkeyswap approve FILE --signer NAME\n{run}")
 }
 
 /// From the files to the last word.

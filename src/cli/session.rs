@@ -331,7 +331,11 @@ impl Session {
             }
             return;
         }
-        err.line(&format!("error: {error}"));
+        let text = error.to_string();
+        let mut lines = text.lines();
+        err.line(&format!("error: {}", lines.next().unwrap_or_default()));
+        // Commands that lead on stand each on its own line, and are not taken for lines of ours.
+        lines.for_each(|line| err.line(&format!("  {line}")));
         let mut source = std::error::Error::source(error);
         // Transparent variants give their cause's own text.
         while let Some(cause) = source {
@@ -352,7 +356,6 @@ pub(super) struct Report {
 impl Report {
     /// Says that nothing comes any more, and waits until all is written.
     pub(super) fn finish(self, events: &Sink) {
-        events.close();
         // A closed pipe is the reader's choice; the run's end stands in the journal and in the exit code.
         let _ = self.told(events);
     }

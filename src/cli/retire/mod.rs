@@ -23,6 +23,7 @@ use self::look::{Looking, Ready, Refused, close, not_new};
 use self::say::Say;
 use super::audit::judge::{FromRuns, Names};
 use super::errand::{Leave, PlanFiles};
+use super::inventory::word;
 use super::prompt::Terminal;
 use super::session::Session;
 use super::{CliError, error, order, signals};
@@ -110,7 +111,8 @@ pub(super) async fn retire(session: &Session, args: &RetireArgs) -> Result<u8, C
         }
         false => (Vec::new(), Names::default()),
     };
-    args.files.may_begin(&policies, &format!("keyswap retire {run} --revoke"))?;
+    let inventory: String = args.inventory.iter().map(|path| format!(" -i {}", word(path.as_str()))).collect();
+    args.files.may_begin(session, &policies, &format!("keyswap retire {run} --revoke{inventory}"))?;
     can_ask(args)?;
     let of = Retiring { session, args, store: &store, plan: &plan, policies: &policies, names: &names, recorded: None };
     of.told(&state).await

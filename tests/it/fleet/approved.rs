@@ -96,6 +96,40 @@ impl Desk {
     }
 }
 
+/// Who is refused gets each command on its own line, with what was selected.
+#[test]
+fn a_refusal_prints_commands_that_do_the_same() {
+    let desk = Desk::start(2, "required = 1");
+    fs::rename(desk.path("fleet.toml"), desk.path("the fleet.toml")).unwrap();
+    let selection = ["-l", "runner-1,!runner-2", "-e", "a=b c", "-u", "some body", "--skip-unreachable"];
+    let args = [&["run", "the fleet.toml", "-i", "inventory.toml", "--yes"], &selection[..]].concat();
+    let refused = desk.fleet.say(&args);
+    assert_eq!(refused.code, Some(7), "{}", refused.all());
+    let lines: Vec<&str> = refused.stderr.lines().skip(1).collect();
+    let state = "--state-dir controller";
+    assert_eq!(
+        lines,
+        [
+            &format!(
+                "  keyswap plan 'the fleet.toml' -i inventory.toml -l 'runner-1,!runner-2' -e 'a=b c' -u 'some body' \
+                 --skip-unreachable --out FILE {state}"
+            ),
+            "  keyswap approve FILE --signer NAME",
+            &format!("  keyswap run --plan FILE {state}"),
+        ],
+        "{}",
+        refused.all()
+    );
+    let planned = desk.fleet.say(&["plan", "the fleet.toml", "-i", "inventory.toml", "--out", "a plan"]);
+    assert_eq!(planned.code, Some(0), "{}", planned.all());
+    assert!(planned.stdout.contains(&format!("keyswap run --plan 'a plan' {state}")), "{}", planned.all());
+    let unsigned = desk.fleet.say(&["run", "--plan", "a plan", "--yes"]);
+    assert_eq!(unsigned.code, Some(7), "{}", unsigned.all());
+    let leads_on =
+        unsigned.stderr.lines().any(|line| line == "  to approve it: keyswap approve 'a plan' --signer NAME");
+    assert!(leads_on, "{}", unsigned.all());
+}
+
 #[test]
 fn a_plan_that_was_approved_runs_once_and_the_way_back_never_asks() {
     let desk = Desk::start(2, "required = 1");

@@ -29,7 +29,7 @@ fn an_identity_is_changed_only_by_a_plan_that_was_approved() {
     let refused = bench.apply(&["--yes"]);
     assert_eq!(refused.code, Some(7), "{}", refused.all());
     assert!(
-        refused.stderr.contains("keyswap identity apply identity.toml -i inventory.toml --out FILE"),
+        refused.stderr.contains("\n  keyswap identity apply identity.toml -i inventory.toml --out FILE --state-dir "),
         "{}",
         refused.all()
     );
