@@ -22,7 +22,9 @@ const STAGES: [(Stage, &str); 3] = [
 /// logins would lock the operator out.
 #[derive(Default)]
 pub(super) struct Common {
-    stages: [At; STAGES.len()],
+    host_key: At,
+    login: At,
+    escalation: At,
 }
 
 /// What is known of one stage.
@@ -66,7 +68,11 @@ impl Common {
     }
 
     fn at(&self, stage: Stage) -> &At {
-        &self.stages[stage as usize]
+        match stage {
+            Stage::HostKey => &self.host_key,
+            Stage::Login => &self.login,
+            Stage::Escalation => &self.escalation,
+        }
     }
 
     fn stopped(&self) -> Option<String> {
