@@ -202,11 +202,11 @@ async fn panicked(
         let Some(seed) = seeds.get(&name) else { continue };
         let settling = seed.settling(rolling);
         state.fail(rolling, &name);
-        let result = keep_alive(up, async {
+        let settled = Box::pin(async {
             // Nobody knows how far it is: only `resume` may say that it is wholly new.
             if rolling.holds() { settling.owed(reason.to_owned()).await } else { settling.undo(reason).await }
         });
-        state.results.push(result.await);
+        state.results.push(keep_alive(up, settled).await);
     }
 }
 
