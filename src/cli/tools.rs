@@ -79,6 +79,7 @@ const NICE: &[(&str, Packages, &str)] = &[
         "an immutable file shows only when it is written",
     ),
     ("mkfifo", COREUTILS, "what a failing command says is lost"),
+    ("setfacl", ["acl"; 5], "without Perl, no file with a mode other than 0600 below a default access list"),
     ("perl", ["perl-base", "perl", "perl-interpreter", "perl-base", "perl"], "every step takes longer"),
     ("find", FINDUTILS, "no `audit --search`"),
     ("head", COREUTILS, "no `audit --search`"),
@@ -104,6 +105,8 @@ impl Lacks {
             "compose" => has("compose") || has("docker-compose"),
             // systemd starts the guard and brings it back, and what cron could do without root is nothing.
             "setsid" => has("setsid") || facts.uid == 0 && has("systemd") && has("systemd-run"),
+            // Beside Perl nobody asks for it.
+            "setfacl" => has("setfacl") || has("perl"),
             "cron" => facts.uid != 0 || has("systemd") || has("cron") || has("crond"),
             tool => has(tool),
         };

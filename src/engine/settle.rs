@@ -92,7 +92,7 @@ impl Saga {
             return Ok(self.spare(HostStatus::Ok, None).await);
         }
         let mut settling = self.settling();
-        match settling.let_go().await {
+        match settling.let_go(true).await {
             Ok(now) => Ok(settling.settled(HostStatus::Changed, None, Vec::new(), Some(now)).await),
             Err(error) => Err((Box::new(settling), error.into())),
         }
@@ -128,7 +128,8 @@ impl Saga {
             return self.settling().undo(&format!("{reason}; the journal could not be written: {error}")).await;
         }
         let mut settling = self.settling();
-        match settling.let_go().await {
+        // Its runner may be what has failed.
+        match settling.let_go(false).await {
             Ok(now) => {
                 let reason = format!("{reason}; held on the new credential");
                 settling.settled(HostStatus::Failed, Some(reason), Vec::new(), Some(now)).await
@@ -303,10 +304,10 @@ impl Settling {
         Ok(facts)
     }
 
-    /// Has the host let go on the new credential, and reads it. A lost link is connected to again: a host that is still
+    /// Has the host let go on the new credential, with its `runner` up or however that is, and reads it. A lost link is connected to again: a host that is still
     /// held, or was let go already, says the same when it is asked again; what was settled otherwise stays as it is.
-    async fn let_go(&mut self) -> Result<Vec<NowFact>, CallError> {
-        let op = Op::Commit { hold: self.shared.hold(""), paths: self.others() };
+    async fn let_go(&mut self, runner: bool) -> Result<Vec<NowFact>, CallError> {
+        let op = Op::Commit { hold: self.shared.hold(""), runner, paths: self.others() };
         let mut rounds = 0;
         loop {
             rounds += 1;

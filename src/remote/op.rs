@@ -81,6 +81,8 @@ pub enum Op {
     Commit {
         /// For which run.
         hold: Hold,
+        /// So is its runner: one that was up before is up.
+        runner: bool,
         /// Files that none of the run's acts writes.
         paths: Vec<RemotePath>,
     },

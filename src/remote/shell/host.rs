@@ -160,8 +160,9 @@ fn request(op: &Op) -> Request {
             let words = call("ks_wait", [seconds(*most).as_str(), kind, &word]);
             held(hold.as_ref(), most_of_all, &words)
         }
-        Op::Commit { hold, paths } => {
-            let commit = call("ks_commit", [hold.run.as_str(), &hold.head, &lease(hold, GRACE)]);
+        Op::Commit { hold, runner, paths } => {
+            let runner = if *runner { "up" } else { "any" };
+            let commit = call("ks_commit", [hold.run.as_str(), &hold.head, &lease(hold, GRACE), runner]);
             format!("{commit}; {}", now(&hold.run, paths))
         }
         Op::Undo { hold, limit: most } => {

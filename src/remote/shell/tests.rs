@@ -399,7 +399,7 @@ async fn a_directory_with_a_name_of_ours_is_in_nobody_s_way() {
             let theirs = runner.dir.join("data").join(format!(".keyswap-{}.x", rotation.run));
             std::fs::create_dir(&theirs).unwrap();
             if commit {
-                let op = Op::Commit { hold: hold(&rotation.run), paths: Vec::new() };
+                let op = Op::Commit { hold: hold(&rotation.run), runner: true, paths: Vec::new() };
                 host.call(&op, None).await.unwrap_or_else(|error| panic!("{shell:?}: {error:?}"));
                 assert_eq!(std::fs::read(&value).unwrap(), NEW);
             } else {
@@ -437,7 +437,7 @@ async fn a_runner_that_is_down_is_not_committed() {
         while gone.read_link().is_ok() && std::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let commit = Op::Commit { hold: hold(&rotation.run), paths: Vec::new() };
+        let commit = Op::Commit { hold: hold(&rotation.run), runner: true, paths: Vec::new() };
         let error = host.call(&commit, None).await.unwrap_err();
         assert!(matches!(&error, CallError::Failed(f) if f.class == FailClass::Service), "{shell:?}: {error:?}");
         let undone = rotation.undo(&mut host).await;
@@ -479,7 +479,7 @@ async fn commit_leaves_nothing_but_the_new_files_and_can_still_be_taken_back() {
         for n in 0..3 {
             rotation.act(&mut one, n).await.unwrap();
         }
-        let commit = Op::Commit { hold: hold(&rotation.run), paths: Vec::new() };
+        let commit = Op::Commit { hold: hold(&rotation.run), runner: true, paths: Vec::new() };
         one.call(&commit, None).await.unwrap();
         one.call(&commit, None).await.unwrap();
         assert_eq!(runner.picture().len(), before.len(), "no temporary file is left");

@@ -204,7 +204,7 @@ async fn exec(ctx: &Ctx, op: &Op, data: Option<&[u8]>) -> Done<Answer> {
             };
             free(ctx, hold.as_ref(), *limit, there).await
         }
-        Op::Commit { hold, paths } => {
+        Op::Commit { hold, paths, .. } => {
             ctx.commit(hold).await?;
             now(ctx, &hold.run, paths).await
         }

@@ -13,7 +13,7 @@ ks_hello() {
     sleep grep; do
     command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
   done
-  for tool in systemctl docker podman docker-compose setsid systemd-run lsattr chcon setfattr crond cron mkfifo perl find head sort cut getent; do
+  for tool in systemctl docker podman docker-compose setsid systemd-run lsattr chcon setfattr crond cron mkfifo setfacl perl find head sort cut getent; do
     command -v "$tool" >/dev/null 2>&1 && have="$have $tool"
   done
   for tool in "${HOME:-/root}/.docker" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do

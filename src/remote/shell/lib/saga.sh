@@ -460,12 +460,13 @@ ks_port() {
   done | grep -q yes
 }
 
-# ks_commit RUN HEAD LEASE: every file is as the run should leave it, and the runner is up; then the host is new, and the stages go.
+# ks_commit RUN HEAD LEASE RUNNER: every file is as the run should leave it, and, with RUNNER `up`, so is the runner; then the host
+# is new, and the stages go.
 ks_commit() {
   ks_cas_look
   if [ "$PH.$RUN" != "new.$1" ]; then
     ks_own "$1" "$2" "$3"
-    ks_each ks_check_post
+    ks_each ks_check_post "$4"
     ks_release new "$1"
     ks_guard_remove
   fi
@@ -474,15 +475,18 @@ ks_commit() {
   ks_say committed run "$1"
 }
 
+# ks_check_post RUNNER RECORD...
 ks_check_post() {
-  local want
+  local want runner
+  runner=$1
+  shift
   case $1 in
     file) want=$9 ;;
     remove) want=$4 ;;
     env) want=${11##* } ;;
     service)
       # It may have ended since it was looked at: by itself, or with the session that had started it.
-      [ "$3" = yes ] || return 0
+      [ "$3.$runner" = yes.up ] || return 0
       ks_svc_state "$6" "$7" "$8"
       case $KS_ACTIVE in yes | unknown) return 0 ;; esac
       ks_tail "$KS_DETAIL"

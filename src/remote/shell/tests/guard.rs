@@ -53,7 +53,10 @@ async fn a_silent_controller_is_fenced_and_the_host_puts_itself_back() {
         until("the guard", || phase(&runner) == "old").await;
         assert_eq!(runner.picture(), before, "{shell:?}");
         assert_ne!(runner.pid(), pid, "the runner was restarted on the old token");
-        let error = one.call(&Op::Commit { hold: guarded(&rotation.run), paths: Vec::new() }, None).await.unwrap_err();
+        let error = one
+            .call(&Op::Commit { hold: guarded(&rotation.run), runner: true, paths: Vec::new() }, None)
+            .await
+            .unwrap_err();
         assert!(matches!(error, CallError::Lost(_)), "the session was fenced: {error:?}");
         let mut two = host(shell, &runner.state()).await;
         let facts = two.hello().await.unwrap();
@@ -93,7 +96,7 @@ async fn signs_of_life_hold_the_guard_off_and_a_commit_ends_it() {
         let step = u32::try_from(n).unwrap() + 1;
         one.call(&Op::Act { hold: hold.clone(), step, act: rotation.acts[n].clone() }, None).await.unwrap();
     }
-    one.call(&Op::Commit { hold, paths: Vec::new() }, None).await.unwrap();
+    one.call(&Op::Commit { hold, runner: true, paths: Vec::new() }, None).await.unwrap();
     until("the watcher's end", || !watcher.exists()).await;
     assert_eq!(std::fs::read(runner.dir.join("data/token")).unwrap(), NEW);
     Box::new(one).close().await;
