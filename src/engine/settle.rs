@@ -304,8 +304,9 @@ impl Settling {
         Ok(facts)
     }
 
-    /// Has the host let go on the new credential, with its `runner` up or however that is, and reads it. A lost link is connected to again: a host that is still
-    /// held, or was let go already, says the same when it is asked again; what was settled otherwise stays as it is.
+    /// Has the host let go on the new credential, with its `runner` up or however that is, and reads it. A lost link is connected
+    /// to again: a host that is still held, or was let go already, says the same when it is asked again; what was settled
+    /// otherwise stays as it is.
     async fn let_go(&mut self, runner: bool) -> Result<Vec<NowFact>, CallError> {
         let op = Op::Commit { hold: self.shared.hold(""), runner, paths: self.others() };
         let mut rounds = 0;
