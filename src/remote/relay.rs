@@ -133,6 +133,31 @@ mod tests {
         assert!(!shares_loopback(&To(Some(port)), "127.0.0.1").await, "nobody there");
     }
 
+    /// Somebody of this machine comes by at our listener, and the host's stream leads elsewhere.
+    struct Passing(u16);
+
+    impl Way for Passing {
+        fn open<'a>(&'a self, server: &'a str, port: u16) -> BoxFuture<'a, Result<Box<dyn Stream>, String>> {
+            Box::pin(async move {
+                let mut other = TcpStream::connect((server, port)).await.unwrap();
+                other.write_all(b"not the word of 16").await.unwrap();
+                To(Some(self.0)).open(server, port).await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn another_s_word_is_not_ours() {
+        let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = stranger.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = stranger.accept().await {
+                let _ = near.read_exact(&mut [0; 16]).await;
+            }
+        });
+        assert!(!shares_loopback(&Passing(port), "127.0.0.1").await);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stranger_who_takes_the_word_and_says_nothing_is_not_waited_for_without_end() {
         let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
